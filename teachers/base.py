@@ -41,7 +41,8 @@ class Condition:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Condition:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Condition(**{name: None if value is None else change(value) for name, value in values.items()})
+        changed = {name: None if value is None else change(value) for name, value in values.items()}
+        return Condition(**changed)  # type: ignore[arg-type]
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Condition:
         """Moves every field to `device`; casts all but the size, whose pixels exceed bf16's exact integers."""
@@ -66,11 +67,14 @@ class Condition:
     def with_text(self, text: Condition) -> Condition:
         """The same sizes and sources with the text of `text`, whose batch is 1 or that of this condition."""
 
-        def spread(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value.expand(len(self), *value.shape[1:])
+        def spread(value: Tensor) -> Tensor:
+            return value.expand(len(self), *value.shape[1:])
 
         return replace(
-            self, tokens_btd=spread(text.tokens_btd), pooled_bd=spread(text.pooled_bd), mask_bt=spread(text.mask_bt)
+            self,
+            tokens_btd=spread(text.tokens_btd),
+            pooled_bd=None if text.pooled_bd is None else spread(text.pooled_bd),
+            mask_bt=None if text.mask_bt is None else spread(text.mask_bt),
         )
 
     def without_source(self) -> Condition:

@@ -81,7 +81,7 @@ def sigma_of_vp(a_b: Tensor, s_b: Tensor) -> Tensor:
 
 
 def trig_of_flow(x: Tensor, velocity: Tensor, sigma_b: Tensor, data_std: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """(x_trig, F, tau) of SANA-Sprint (arXiv 2503.09641) eq. 7 to 9: TrigFlow's state, prediction and angle."""
+    """(x_trig, F, tau) of SANA-Sprint (arXiv 2503.09641): TrigFlow's state, prediction and angle."""
     a_b, s_b = vp_of_sigma(sigma_b.double())
     x_trig = x.double() * like(a_b + s_b, x)
     prediction = convert(velocity.double(), x_trig, a_b, s_b, "flow", "v")
