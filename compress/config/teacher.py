@@ -1,0 +1,56 @@
+"""The three trainings that make a scenes teacher from nothing: the autoencoder, the text encoder, the denoiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from compress.config.train import TrainConfig
+from compress.errors import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeConfig(TrainConfig):
+    """AutoencoderTiny, x8. Latents are trained under noise, so that the decoder snaps them onto clean shapes.
+
+    `latent_noise` is the largest standard deviation of that noise, relative to unit-variance latents.
+    """
+
+    kind: ClassVar[str] = "vae"
+    runner: ClassVar[str] = "compress.stages.vae:run"
+
+    name: str = "vae"
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    channels: tuple[int, ...] = (32, 32, 32, 32)
+    blocks: tuple[int, ...] = (1, 1, 2, 3)  # of the encoder, finest level first; the decoder mirrors them
+    latent_channels: int = 16
+    latent_noise: float = 0.5
+    pool_images: int = 16384
+    validate_every: int = 500
+    validate_images: int = 500
+
+    def problems(self) -> list[Problem]:
+        """Also: one more level than downsamplings."""
+        return [
+            *super().problems(),
+            *self.expect(len(self.channels) == 4, "channels", "Give four widths: the autoencoder downsamples by 8."),
+            *self.expect(len(self.blocks) == len(self.channels), "blocks", "Give as many as there are channels."),
+            *self.expect(self.latent_noise >= 0, "latent_noise", "Use 0 or a standard deviation such as 0.5."),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(TrainConfig):
+    """A CLIPTextModel that learns to read: every field of a text's meaning is predicted from its token features."""
+
+    kind: ClassVar[str] = "text"
+    runner: ClassVar[str] = "compress.stages.text:run"
+
+    name: str = "text"
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    width: int = 128
+    layers: int = 3
+    heads: int = 4
+    tokens: int = 32

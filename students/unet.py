@@ -1,0 +1,73 @@
+"""The student in the velocity protocol: width concatenation in, the target half out.
+
+Shape suffixes: b batch, c latent channels, h and w latent rows and columns of one panel.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DreamLiteUNetModel, UNet2DConditionModel
+from torch import Tensor
+
+from teachers.base import Condition
+
+TIMESTEPS = 1000.0  # the network is told sigma * 1000, as in pretraining
+
+
+class StudentVelocity:
+    """DreamLite's in-context layout: [noisy target | condition], zeros as condition where nothing is edited."""
+
+    def __init__(self, unet: DreamLiteUNetModel) -> None:
+        self.unet = unet
+
+    def velocity(self, x_bchw: Tensor, sigma_b: Tensor, condition: Condition) -> Tensor:
+        """The predicted eps - x0 of the target panel, (b, c, h, w)."""
+        source = condition.source_bchw
+        pair = torch.cat([x_bchw, torch.zeros_like(x_bchw) if source is None else source.to(x_bchw)], dim=3)
+        output = self.unet(
+            pair,
+            sigma_b * TIMESTEPS,
+            condition.tokens_btd,
+            encoder_attention_mask=condition.mask_bt,
+            added_cond_kwargs={"time_ids": condition.size_b2},
+            return_dict=False,
+        )[0]
+        return output[..., : x_bchw.shape[3]]
+
+
+class PanelVelocity:
+    """A generate-only U-Net (SDXL's kind): one panel, pooled text beside the tokens."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        self.unet = unet
+
+    def velocity(self, x_bchw: Tensor, sigma_b: Tensor, condition: Condition) -> Tensor:
+        """The predicted eps - x0, (b, c, h, w). A source is refused: this network cannot edit."""
+        if condition.source_bchw is not None and bool(condition.source_bchw.any()):
+            raise ValueError("this network only generates; give it a condition without a source")
+        return self.unet(
+            x_bchw,
+            sigma_b * TIMESTEPS,
+            condition.tokens_btd,
+            encoder_attention_mask=condition.mask_bt,
+            added_cond_kwargs={"text_embeds": condition.pooled_bd, "time_ids": condition.size_b2},
+            return_dict=False,
+        )[0]
+
+
+def velocity_model(unet: torch.nn.Module) -> StudentVelocity | PanelVelocity:
+    """The wrapper that fits a U-Net's class. Raises TypeError for another class."""
+    if isinstance(unet, DreamLiteUNetModel):
+        return StudentVelocity(unet)
+    if isinstance(unet, UNet2DConditionModel):
+        return PanelVelocity(unet)
+    raise TypeError(f"no velocity wrapper for {type(unet).__name__}; expected a DreamLite or UNet2DCondition model")
+
+
+def load_unet(folder) -> UNet2DConditionModel:
+    """The U-Net under `folder/unet`, of the class its config names."""
+    name = UNet2DConditionModel.load_config(folder, subfolder="unet")["_class_name"]
+    classes = {"DreamLiteUNetModel": DreamLiteUNetModel, "UNet2DConditionModel": UNet2DConditionModel}
+    if name not in classes:
+        raise TypeError(f"{folder}/unet is a {name}; expected one of {', '.join(classes)}")
+    return classes[name].from_pretrained(folder, subfolder="unet", use_safetensors=True)
