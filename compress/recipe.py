@@ -1,0 +1,150 @@
+"""A recipe: the ordered, validated stages of one run, as an inert value. Recipes live in `recipes/`, one file each."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from compress.artifact import hash_of
+from compress.config.base import StageConfig
+from compress.errors import Problem, UserError
+
+HEADINGS = ("Command", "Hardware", "Time", "Expected")  # what a recipe's docstring has to tell
+_NUMBERS = {"prune": 10, "t2i": 20, "edit": 30, "joint": 40, "sft": 50, "reward": 60, "distill": 70, "quantize": 80}
+_NUMBERS |= {"deploy": 90, "vae": 10, "text": 20, "teacher": 30}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRef:
+    """Where the frozen teacher's artefact lies: relative to the working directory or else to the repository."""
+
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The stages of one run, in order: each starts from the artefact of the one before, the first from the teacher.
+
+    `live` names stages that are computed in this run folder even where a shipped or another run's artefact would do.
+    """
+
+    name: str  # also the run folder: runs/<name>
+    description: str
+    teacher: TeacherRef | None
+    stages: tuple[StageConfig, ...]
+    live: tuple[str, ...] = ()
+
+    def problems(self) -> list[Problem]:
+        """Every mistake in the recipe and in all of its stages, each with its remedy."""
+        names = [stage.name for stage in self.stages]
+        found = []
+        if not self.stages:
+            found.append(Problem("there are no stages", f"recipe {self.name!r}", "Add at least one stage."))
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            found.append(Problem(f"two stages are called {name!r}", f"recipe {self.name!r}", "Rename one of them."))
+        for name in self.live:
+            if name not in names:
+                found.append(Problem(f"live names {name!r}", f"recipe {self.name!r}", _did_you_mean(name, names)))
+        return found + [problem for stage in self.stages for problem in stage.problems()]
+
+    def check(self) -> None:
+        """Raises one UserError with every problem, if there are any."""
+        if found := self.problems():
+            raise UserError(*found)
+
+    def index(self, stage: str, where: str) -> int:
+        """Position of the stage called `stage`; UserError naming the closest ones, saying `where` it was asked for."""
+        names = [config.name for config in self.stages]
+        if stage not in names:
+            raise UserError.of(f"there is no stage {stage!r} in {self.name}", where, _did_you_mean(stage, names))
+        return names.index(stage)
+
+    def folder_of(self, stage: StageConfig) -> str:
+        """Name of the stage's folder in the run folder, for example "40-joint"."""
+        number = _NUMBERS.get(stage.name, 10 * (1 + self.stages.index(stage)))
+        return f"{number}-{stage.name}"
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe as plain JSON, every field of every stage written out."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "teacher": dataclasses.asdict(self.teacher) if self.teacher else None,
+            "live": list(self.live),
+            "stages": [resolved_config(stage) for stage in self.stages],
+        }
+
+
+def resolved_config(config: StageConfig) -> dict[str, Any]:
+    """Kind, code version and every field of a stage, as plain JSON."""
+    fields = _plain(dataclasses.asdict(config))
+    return {"kind": config.kind, "runner": config.runner, "code_version": config.code_version, **fields}
+
+
+def stage_key(config: StageConfig, parents: Iterable[str]) -> str:
+    """Hex sha256 of all that decides a stage's artefact: kind, code version, fields, and its parents' keys.
+
+    Two kinds of field can be left out by their metadata: `{"in_key": False}` for one that cannot change the result
+    (how often to log), and `{"absent_means": value}` for one that was added later: it leaves the key alone while it
+    has that value, so that artefacts made before the field existed are still found.
+    """
+    resolved = resolved_config(config)
+    del resolved["runner"]  # where the code lies may change; what it computes is `kind` and `code_version`
+    for field in dataclasses.fields(config):
+        absent = field.metadata.get("absent_means", dataclasses.MISSING)
+        silent = absent is not dataclasses.MISSING and getattr(config, field.name) == absent
+        if silent or not field.metadata.get("in_key", True):
+            del resolved[field.name]
+    return hash_of({"config": resolved, "parents": list(parents)})
+
+
+def discover(package: str = "recipes") -> dict[str, ModuleType]:
+    """Name -> module of every recipe: the modules under `package` that define `recipe()`, found, not listed by hand.
+
+    A recipe in a subfolder is called `folder/name`, for example "ablations/no_kd".
+    """
+    root = importlib.import_module(package)
+    found = {}
+    for info in pkgutil.walk_packages(root.__path__, f"{package}."):
+        module = importlib.import_module(info.name)
+        if callable(getattr(module, "recipe", None)):
+            found[info.name.removeprefix(f"{package}.").replace(".", "/")] = module
+    return found
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe called `name`; UserError with the closest names if there is none."""
+    modules = discover()
+    if name not in modules:
+        raise UserError.of(f"there is no recipe {name!r}", "recipes", _did_you_mean(name, modules))
+    build: Callable[[], Recipe] = modules[name].recipe
+    return build()
+
+
+def first_line(module: ModuleType) -> str:
+    """The first line of a module's docstring."""
+    return (inspect.getdoc(module) or "").partition("\n")[0]
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(close)}?" if close else f"Choose one of: {', '.join(known)}."
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value
