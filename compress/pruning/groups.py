@@ -1,0 +1,143 @@
+"""Which channels, heads and neurons stand or fall together: torch-pruning's dependency graph, made to fit U-Nets.
+
+torch-pruning (Fang et al., arXiv 2301.12900) traces the network and finds the coupled tensors; it is not used to cut
+them, because a network cut in place no longer agrees with its config (`Downsample2D.channels`, `from_pretrained`).
+Cutting means building a new network and slicing into it, and what is left for us to mend is how groups are read:
+- the two halves of GEGLU's projection come as twice as many free channels: they are paired to one neuron;
+- an attention's query, key, value and output come as 64-channel soup: they are tied into heads;
+- repeated key/value heads make torch-pruning divide by zero: the graph is traced on a twin with all heads;
+- skip connections land at an offset behind a concatenation: members carry their own indices;
+- channels are normed 32 groups at a time: groups that feed a GroupNorm say so, and are cut evenly (see select.py).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.cost import example_inputs, skeleton
+from students.spec import StudentSpec
+
+CHANNEL, HEAD, NEURON = "channel", "head", "neuron"
+
+
+@dataclass(frozen=True)
+class Member:
+    """Along axis `axis` of a parameter, `index_us[u]` are the entries that belong to unit u of the group."""
+
+    parameter: str
+    axis: int
+    index_us: Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that must be kept or dropped together in every member. `norm_groups` is 0 where no GroupNorm reads it."""
+
+    name: str
+    kind: str
+    units: int
+    members: tuple[Member, ...]
+    norm_groups: int = 0
+
+    @property
+    def unit_size(self) -> int:
+        """Entries a unit has in the first member: 1 for a channel, 64 for a head, 2 for a GEGLU neuron."""
+        return self.members[0].index_us.shape[1]
+
+
+def find_groups(spec: StudentSpec) -> list[Group]:
+    """Every group of a network of `spec` that can be made narrower. Works on shapes: a twin without weights is traced
+    on the meta device, so SDXL takes seconds and no memory."""
+    import torch_pruning
+
+    twin = skeleton(replace(spec, kv_heads=None, qk_norm=False)).requires_grad_(True)
+    rows = 2 ** (spec.stages - 1) * 2
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inputs = example_inputs(spec, rows, rows, tokens=8, device="meta")
+        graph = torch_pruning.DependencyGraph().build_dependency(twin, example_inputs=inputs)
+    modules = {module: name for name, module in twin.named_modules()}
+    traced: dict[str, list[Member]] = {}
+    covered: set[str] = set()
+    for name, root in twin.named_modules():
+        if not _can_be_root(name, root) or f"{name}.weight" in covered:
+            continue
+        group = _trace(graph, root)
+        members = [member for item in group for member in _members(item, modules)]
+        covered.update(m.parameter for m in members if m.axis == 0 and m.index_us.numel() == _extent(twin, m))
+        traced.setdefault(_group_name(name), []).extend(members)
+    return [_shape_group(name, members, twin, spec) for name, members in traced.items()]
+
+
+def _can_be_root(name: str, module: nn.Module) -> bool:
+    if name == "conv_out" or name.startswith("encoder_hid_proj"):
+        return False  # the latent's channels and the text's width are given from outside
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
+def _trace(graph: Any, root: nn.Module) -> Any:
+    prune = graph.get_pruner_of_module(root).prune_out_channels
+    extent = root.out_features if isinstance(root, nn.Linear) else root.out_channels  # type: ignore[union-attr]
+    return graph.get_pruning_group(root, prune, list(range(extent)))
+
+
+def _members(item: Any, modules: dict[nn.Module, str]) -> Iterator[Member]:
+    """The parameters behind one entry of a torch-pruning group; `root_idxs` says which unit each index belongs to."""
+    module = item.dep.target.module
+    if not isinstance(module, (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm)):
+        return  # the graph's own nodes for reshapes, splits and sums hold no weights
+    roots = torch.tensor(item.root_idxs)
+    # One stream may enter a concatenation twice (the middle block's input and output): then a unit has two entries.
+    index_us = torch.tensor(item.idxs)[torch.argsort(roots, stable=True)].reshape(len(roots.unique()), -1)
+    grouped = isinstance(module, nn.Conv2d) and module.groups > 1
+    reads = item.dep.handler.__name__.endswith("in_channels") and not grouped
+    yield Member(f"{modules[module]}.weight", 1 if reads else 0, index_us)
+    if not reads and module.bias is not None:
+        yield Member(f"{modules[module]}.bias", 0, index_us)
+
+
+def _extent(model: nn.Module, member: Member) -> int:
+    return model.get_parameter(member.parameter).shape[member.axis]
+
+
+def _group_name(root: str) -> str:
+    """Query, key and value share the name of their attention; GEGLU's projection that of its feed-forward."""
+    for suffix in (".to_q", ".to_k", ".to_v", ".net.0.proj"):
+        if root.endswith(suffix):
+            return root.removesuffix(suffix)
+    return root
+
+
+def _shape_group(name: str, members: list[Member], twin: nn.Module, spec: StudentSpec) -> Group:
+    unique = {(member.parameter, member.axis, int(member.index_us[0, 0])): member for member in members}
+    members = list(unique.values())
+    if name.endswith((".attn1", ".attn2")):
+        return _head_group(name, members, twin, spec)
+    if name.endswith(".ff"):
+        return _neuron_group(name, members)
+    normed = [m for m in members if isinstance(twin.get_submodule(m.parameter.rpartition(".")[0]), nn.GroupNorm)]
+    return Group(name, CHANNEL, len(members[0].index_us), tuple(members), spec.norm_groups if normed else 0)
+
+
+def _head_group(name: str, members: list[Member], twin: nn.Module, spec: StudentSpec) -> Group:
+    heads = twin.get_submodule(name).heads
+    if spec.kv_heads is not None:  # shared keys and values belong to no single head
+        members = [m for m in members if not m.parameter.endswith((".to_k.weight", ".to_v.weight"))]
+    blocks = tuple(replace(m, index_us=m.index_us.reshape(heads, -1)) for m in members)
+    return Group(name, HEAD, heads, blocks)
+
+
+def _neuron_group(name: str, members: list[Member]) -> Group:
+    inner = len(members[0].index_us) // 2
+    paired = []
+    for member in members:
+        flat = member.index_us.flatten()
+        both = torch.stack([flat[:inner], flat[inner:]], dim=1) if len(flat) == 2 * inner else flat[:, None]
+        paired.append(replace(member, index_us=both))
+    return Group(name, NEURON, inner, tuple(paired))

@@ -1,0 +1,100 @@
+"""What an operator is: it changes some fields of a spec, and carries the weights across that change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.cost import skeleton
+from compress.pruning.calibration import Noised
+from compress.pruning.importance import CRITERIA, Saliency
+from students.init import Transplant, shapes
+from students.spec import StudentSpec
+
+
+@dataclass
+class Draft:
+    """A student on its way: what it is, and a network of that spec in evaluation mode."""
+
+    spec: StudentSpec
+    unet: nn.Module
+
+
+@dataclass
+class Bench:
+    """What operators may consult: calibration batches, the criterion, and a source of chance.
+
+    `report` collects what the operators decided, for cards and plots. Saliency is computed when first asked for and
+    again for each new draft, since weights and names have changed by then.
+    """
+
+    batches: list[Noised]
+    criterion: str
+    generator: torch.Generator
+    kv_merge: str = "svd"
+    report: dict[str, Any] = field(default_factory=dict)
+    _scored: tuple[Draft, Saliency] | None = None
+
+    def saliency(self, draft: Draft) -> Saliency:
+        if self._scored is None or self._scored[0] is not draft:
+            self._scored = (draft, CRITERIA[self.criterion](draft.unet, self.batches, self.generator))
+        return self._scored[1]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """`target` moves a spec towards the goal by this operator's part; `transplant` fills a network of that spec."""
+
+    name: str
+    title: str
+    target: Callable[[StudentSpec, StudentSpec], StudentSpec]
+    transplant: Callable[[Draft, StudentSpec, Bench], Transplant]
+
+    def apply(self, draft: Draft, goal: StudentSpec, bench: Bench) -> tuple[Draft, Transplant]:
+        """The next draft and how each of its tensors was made. The old draft is left as it was."""
+        spec = self.target(draft.spec, goal)
+        transplant = self.transplant(draft, spec, bench)
+        unet = spec.build().requires_grad_(False)
+        unet.load_state_dict(transplant.state(), strict=True)
+        device = next(draft.unet.parameters()).device
+        return Draft(spec, unet.to(device)), transplant
+
+
+def begin(name: str, draft: Draft, spec: StudentSpec) -> Transplant:
+    """An empty transplant from `draft` to a network of `spec`."""
+    return Transplant(name, draft.unet.state_dict(), shapes(skeleton(spec)))
+
+
+def transformer_blocks(unet: nn.Module) -> dict[str, nn.Module]:
+    """Name -> every transformer block of the network, in forward order within each stage."""
+    return {name: m for name, m in unet.named_modules() if name.rpartition(".")[0].endswith("transformer_blocks")}
+
+
+def stage_of(name: str, stages: int) -> tuple[str, int] | None:
+    """("down" | "up", stage) of a tensor or module, stages counted from the highest resolution; None elsewhere."""
+    head, _, rest = name.partition(".")
+    if head not in ("down_blocks", "up_blocks"):
+        return None
+    number = int(rest.partition(".")[0])
+    return ("down", number) if head == "down_blocks" else ("up", stages - 1 - number)
+
+
+def layers_of(spec: StudentSpec, side: str, stage: int) -> int:
+    return spec.layers_per_block[stage] + (side == "up")
+
+
+def block_name(spec: StudentSpec, side: str, stage: int) -> str:
+    return f"down_blocks.{stage}" if side == "down" else f"up_blocks.{spec.stages - 1 - stage}"
+
+
+def copy_tree(transplant: Transplant, new: str, old: str, names: Mapping[str, Tensor]) -> None:
+    """Moves every tensor under the old prefix that the new network has under the new one."""
+    for name in names:
+        if name.startswith(f"{old}."):
+            renamed = new + name[len(old) :]
+            if renamed in transplant.wanted and renamed not in transplant.made:
+                transplant.rename(renamed, name)

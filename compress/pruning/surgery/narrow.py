@@ -1,0 +1,103 @@
+"""Width: keep the best channels, heads and neurons of every dependency group, down to the new spec's widths."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from compress.pruning.groups import Group, find_groups
+from compress.pruning.importance import unit_scores
+from compress.pruning.select import cut, keep_best, slices
+from compress.pruning.surgery.base import Bench, Draft, Operator, begin
+from students.init import Transplant, relative_error
+from students.spec import StudentSpec
+
+TIME_IN = "time_embedding.linear_1"
+
+
+def narrow(name: str, draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
+    """Slices the draft into a network of `spec`, which may differ in widths, heads and FFN size only.
+
+    A tensor's relative error is the share of its squared norm that was cut away.
+    """
+    transplant = begin(name, draft, spec)
+    groups = find_groups(draft.spec)
+    kept = {group.name: _choose(group, transplant, draft, bench) for group in groups}
+    places = slices(groups, kept)
+    for tensor_name in transplant.wanted:
+        old = transplant.old[tensor_name]
+        new = cut(old, tensor_name, places)
+        if new.shape == old.shape:
+            transplant.rename(tensor_name, tensor_name)
+            continue
+        method = "sliced " + "x".join(f"{b}/{a}" for a, b in zip(old.shape[:2], new.shape[:2], strict=True) if a != b)
+        lost = 1 - float(new.double().square().sum() / old.double().square().sum().clamp_min(1e-300))
+        if new.shape == transplant.wanted[tensor_name]:
+            transplant.put(tensor_name, new, [tensor_name], method, lost)
+    if transplant.wanted[f"{TIME_IN}.weight"][1] != transplant.old[f"{TIME_IN}.weight"].shape[1]:
+        _resample_time(transplant, places)
+    bench.report.setdefault("kept", {})[name] = {
+        group.name: _summary(group, kept[group.name], draft, bench) for group in groups
+    }
+    return transplant
+
+
+def _choose(group: Group, transplant: Transplant, draft: Draft, bench: Bench) -> Tensor:
+    first = group.members[0]
+    count = transplant.wanted[first.parameter][first.axis] // group.unit_size
+    if count > group.units:
+        raise ValueError(f"{group.name} has {group.units} units and cannot grow to {count}")
+    if count == group.units:
+        return torch.arange(group.units)
+    return keep_best(unit_scores(group, bench.saliency(draft)), count, group.norm_groups)
+
+
+def _summary(group: Group, kept: Tensor, draft: Draft, bench: Bench) -> dict[str, object]:
+    """What the report's heat map shows: how many units stayed, and how much of the group's importance with them."""
+    row: dict[str, object] = {"kind": group.kind, "units": group.units, "kept": len(kept), "score_share": 1.0}
+    if len(kept) < group.units:
+        scores = unit_scores(group, bench.saliency(draft))
+        row["score_share"] = float(scores[kept].sum() / scores.sum().clamp_min(1e-300))
+        row["units_kept"] = kept.tolist()
+    return row
+
+
+def _resample_time(transplant: Transplant, places: dict[tuple[str, int], Tensor]) -> None:
+    """A narrower first stage comes with a shorter sinusoid; its first layer is refitted so that the embedding of every
+    timestep in 0..1000 changes least (ridge regression on both sinusoids and a constant)."""
+    from diffusers.models.embeddings import get_timestep_embedding
+
+    weight = cut(transplant.old[f"{TIME_IN}.weight"], f"{TIME_IN}.weight", places).double()
+    bias = cut(transplant.old[f"{TIME_IN}.bias"], f"{TIME_IN}.bias", places).double()
+    steps = torch.arange(0, 1001, dtype=torch.float32)
+
+    def features(dim: int) -> Tensor:
+        wave = get_timestep_embedding(steps, dim, flip_sin_to_cos=True, downscale_freq_shift=0).double()
+        return torch.cat([wave, torch.ones(len(steps), 1, dtype=torch.float64)], dim=1)
+
+    old, new = features(weight.shape[1]), features(transplant.wanted[f"{TIME_IN}.weight"][1])
+    wanted = old @ torch.cat([weight, bias[:, None]], dim=1).T
+    gram = new.T @ new
+    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    fit = torch.linalg.solve(gram + ridge, new.T @ wanted)
+    error = relative_error(new @ fit, wanted)
+    like = transplant.old[f"{TIME_IN}.weight"].dtype
+    sources = [f"{TIME_IN}.weight", f"{TIME_IN}.bias"]
+    transplant.put(f"{TIME_IN}.weight", fit[:-1].T.to(like), sources, "refitted to the shorter sinusoid", error)
+    transplant.put(f"{TIME_IN}.bias", fit[-1].to(like), sources, "refitted to the shorter sinusoid", error)
+
+
+WIDTH = Operator(
+    "width",
+    "narrower stages",
+    lambda spec, goal: replace(spec, widths=goal.widths, heads=goal.heads),
+    lambda draft, spec, bench: narrow("width", draft, spec, bench),
+)
+FEED_FORWARD = Operator(
+    "feed_forward",
+    "smaller feed-forward",
+    lambda spec, goal: replace(spec, ff_mult=goal.ff_mult),
+    lambda draft, spec, bench: narrow("feed_forward", draft, spec, bench),
+)

@@ -1,0 +1,77 @@
+"""The text projection of DreamLite (`text_proj_rms`: Linear, then RMSNorm), and the width that keys and values read.
+
+Where the text's width is the teacher's own, the linear part starts as the identity and RMSNorm's scale is the
+least-squares fit that undoes the division by the token's root mean square, channel by channel; last hidden states come
+out of a LayerNorm, so their root mean square hardly varies and little is lost. A wider context repeats text channels
+(keys and values read the repeats with weight zero, and learn to use them); a narrower one keeps the principal
+directions of the calibration tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from compress.errors import UserError
+from compress.pruning.surgery.base import Bench, Draft, Operator, begin
+from students.init import Transplant, relative_error
+from students.spec import StudentSpec
+
+EPS = 1e-5  # of the projection's RMSNorm in diffusers
+
+
+def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
+    transplant = begin("text_projection", draft, spec)
+    if spec.text_dim is None:
+        raise ValueError("the goal has no text projection")
+    tokens_nd = torch.cat([batch.condition.tokens_btd.flatten(0, 1) for batch in bench.batches]).double().cpu()
+    if tokens_nd.shape[1] != spec.text_dim or draft.spec.text_dim not in (None, spec.text_dim):
+        raise UserError.of(
+            f"the student reads text of width {spec.text_dim}, the teacher's text encoder gives {tokens_nd.shape[1]}",
+            "stage 'prune', text_dim",
+            "Use the teacher's text encoder (text_dim equal to its width); another one needs paired embeddings",
+        )
+    map_cd = projection(tokens_nd, spec.cross_dim)
+    scale_c, error = fit_scale(tokens_nd @ map_cd.T)
+    back_dc = torch.linalg.pinv(map_cd)
+    if spec.cross_dim > spec.text_dim:
+        back_dc[:, spec.text_dim :] = 0
+        back_dc[:, : spec.text_dim] = torch.eye(spec.text_dim, dtype=torch.float64)
+    like = next(iter(transplant.old.values())).dtype
+    method = "identity" if spec.cross_dim == spec.text_dim else "text channels repeated or projected"
+    transplant.fresh("encoder_hid_proj.0.weight", map_cd.to(like), method)
+    transplant.fresh("encoder_hid_proj.0.bias", torch.zeros(spec.cross_dim, dtype=like), "zero")
+    transplant.put("encoder_hid_proj.1.weight", scale_c.to(like), [], "scale fitted to the tokens", error)
+    if spec.cross_dim != draft.spec.cross_dim:
+        for name in transplant.wanted:
+            if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")):
+                moved = (transplant.old[name].double().cpu() @ back_dc).to(like)
+                transplant.put(name, moved, [name], "columns follow the projection", error)
+    transplant.keep_rest()
+    return transplant
+
+
+def projection(tokens_nd: Tensor, width: int) -> Tensor:
+    """(width, d): identity, identity with repeats below, or the leading principal directions of the tokens."""
+    text_dim = tokens_nd.shape[1]
+    if width >= text_dim:
+        return torch.eye(text_dim, dtype=torch.float64)[torch.arange(width) % text_dim]
+    _, vectors = torch.linalg.eigh(tokens_nd.T @ tokens_nd)
+    return vectors.flip(1)[:, :width].T
+
+
+def fit_scale(context_nc: Tensor) -> tuple[Tensor, float]:
+    """(scale_c, relative squared error) of the RMSNorm that changes the rows of the context least."""
+    unit_nc = context_nc * torch.rsqrt(context_nc.square().mean(1, keepdim=True) + EPS)
+    scale_c = (unit_nc * context_nc).sum(0) / unit_nc.square().sum(0).clamp_min(1e-12)
+    return scale_c, relative_error(unit_nc * scale_c, context_nc)
+
+
+TEXT_PROJECTION = Operator(
+    "text_projection",
+    "projected text context",
+    lambda spec, goal: replace(spec, text_dim=goal.text_dim, cross_dim=goal.cross_dim),
+    _transplant,
+)
