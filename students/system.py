@@ -6,6 +6,7 @@ Shape suffixes: b batch, t text tokens, d text width, c channels, h and w rows a
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -98,9 +99,13 @@ class DiffusionSystem:
         return system.to(device)
 
     def save(self, folder: Path | str) -> None:
-        """Writes all parts; existing files of the same names are replaced."""
+        """Writes all parts; existing files of the same names are replaced.
+
+        The denoiser's weights are stored in bf16, as checkpoints of this family are: half the bytes, and what a later
+        stage reads is the same whether the artefact was made here or shipped.
+        """
         folder = Path(folder)
-        self.unet.save_pretrained(folder / "unet")
+        copy.deepcopy(self.unet).to(torch.bfloat16).save_pretrained(folder / "unet")
         self.vae.save_pretrained(folder / "vae")
         self.text_encoder.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")

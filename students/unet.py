@@ -65,9 +65,9 @@ def velocity_model(unet: torch.nn.Module) -> StudentVelocity | PanelVelocity:
 
 
 def load_unet(folder) -> UNet2DConditionModel:
-    """The U-Net under `folder/unet`, of the class its config names."""
+    """The U-Net under `folder/unet` in fp32, of the class its config names; weights at rest may be half precision."""
     name = UNet2DConditionModel.load_config(folder, subfolder="unet")["_class_name"]
     classes = {"DreamLiteUNetModel": DreamLiteUNetModel, "UNet2DConditionModel": UNet2DConditionModel}
     if name not in classes:
         raise TypeError(f"{folder}/unet is a {name}; expected one of {', '.join(classes)}")
-    return classes[name].from_pretrained(folder, subfolder="unet", use_safetensors=True)
+    return classes[name].from_pretrained(folder, subfolder="unet", use_safetensors=True, torch_dtype=torch.float32)

@@ -47,7 +47,7 @@ class TeacherConfig(_FlowBase):
 
     name: str = "teacher"
     widths: tuple[int, ...] = (64, 128, 256)
-    layers_per_block: int = 2
+    layers_per_block: int = 1
     depths: tuple[int, ...] = (1, 1, 2)
     size_embedding: int = 32
     guidance_text: float = 3.0

@@ -23,7 +23,8 @@ class VaeConfig(TrainConfig):
     batch_size: int = 16
     learning_rate: float = 2e-3
     channels: tuple[int, ...] = (32, 32, 32, 32)
-    blocks: tuple[int, ...] = (1, 1, 2, 3)  # of the encoder, finest level first; the decoder mirrors them
+    encoder_blocks: tuple[int, ...] = (0, 1, 2, 2)  # finest level first, where a block is dearest
+    decoder_blocks: tuple[int, ...] = (2, 2, 1, 1)  # coarsest level first
     latent_channels: int = 16
     latent_noise: float = 0.5
     pool_images: int = 16384
@@ -35,7 +36,8 @@ class VaeConfig(TrainConfig):
         return [
             *super().problems(),
             *self.expect(len(self.channels) == 4, "channels", "Give four widths: the autoencoder downsamples by 8."),
-            *self.expect(len(self.blocks) == len(self.channels), "blocks", "Give as many as there are channels."),
+            *self.expect(len(self.encoder_blocks) == len(self.channels), "encoder_blocks", "Give one a level."),
+            *self.expect(len(self.decoder_blocks) == len(self.channels), "decoder_blocks", "Give one a level."),
             *self.expect(self.latent_noise >= 0, "latent_noise", "Use 0 or a standard deviation such as 0.5."),
         ]
 
