@@ -1,0 +1,142 @@
+"""Renders a run folder's report: `report.html`, one self-contained page, and `report.md`, its figures as tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from reports import findings, grid, plots, words
+from reports.collect import Run, collect
+from reports.markdown import render_markdown
+from reports.record import HEADLINES, Record
+
+Curves = dict[str, list[tuple[float, float]]]
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One panel of curves: title, drawing, and what its colours stand for, in order."""
+
+    title: str
+    figure: Markup
+    names: list[str]
+
+
+def write_report(run_folder: Path) -> Path:
+    """Writes report.html and report.md into `run_folder` from its cards and samples; returns the page's path.
+
+    The same cards give the same bytes. Raises ReportError if no stage is finished or a card cannot be read.
+    """
+    run = collect(run_folder)
+    page = Path(run_folder) / "report.html"
+    page.write_text(render_html(run), encoding="utf-8")
+    page.with_suffix(".md").write_text(render_markdown(run), encoding="utf-8")
+    return page
+
+
+def render_html(run: Run) -> str:
+    """The whole page as text; whatever the cards do not tell is left out."""
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            run=run,
+            tiles=findings.tiles(run),
+            summary=findings.summary(run),
+            score_figure=Markup(plots.scores_over_stages(run.chain)),
+            tasks=findings.task_table(run.chain),
+            parts=list(dict.fromkeys(name for record in run.chain for name in record.parts)),
+            grid=grid.build(run.chain),
+            evolution=[(title, Markup(svg)) for title, svg in _evolution(run)],
+            kept=findings.kept_by_block(run),
+            curves=_curves(run),
+            reward=_reward(run),
+            sqnr_figure=Markup(plots.sqnr_bars(findings.sqnr(run))),
+            parity=findings.parity(run),
+            device_facts=findings.device_facts(run),
+            versions=findings.versions(run.chain),
+            links=findings.links(run),
+        )
+    )
+
+
+def environment() -> jinja2.Environment:
+    """The templates' environment: undefined names are errors, and everything that is not a figure is escaped."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.globals.update(words=words, data_uri=grid.data_uri, interval=plots.interval, asset=_asset)
+    env.filters.update(number=words.number, score=words.score, signed=words.signed, duration=words.duration)
+    env.filters.update(short=words.short, pretty=_pretty)
+    return env
+
+
+def _asset(name: str) -> Markup:
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _evolution(run: Run) -> list[tuple[str, str]]:
+    pruned = run.stage("prune")
+    return plots.evolution(pruned.evolution) if pruned else []
+
+
+def _curves(run: Run) -> list[tuple[Record, list[Curve]]]:
+    """Each stage's curves: losses together, scores together, everything else by itself."""
+    told = {id(record) for record in [run.stage("reward")] if record}
+    found = []
+    for record in run.stages:
+        rest = {name: points for name, points in record.curves.items() if points}
+        if id(record) in told:
+            rest = {name: points for name, points in rest.items() if not _is_reward(name) and not _is_verdict(name)}
+        groups = [("Loss", _take(rest, lambda n: n.startswith("loss"))), ("Verifier's score", _take(rest, _is_verdict))]
+        groups += [(words.heading(name), {name: points}) for name, points in rest.items()]
+        if figures := [_curve(title, series) for title, series in groups if series]:
+            found.append((record, figures))
+    return found
+
+
+def _reward(run: Run) -> list[Curve]:
+    """What the reward stage raised, and what it was meant to raise."""
+    record = run.stage("reward")
+    if record is None:
+        return []
+    curves = dict(record.curves)
+    panels = [
+        ("Learned reward: what training raises", _take(curves, _is_reward)),
+        ("Exact verifier: what it is meant to raise", _take(curves, _is_verdict)),
+    ]
+    return [_curve(title, series) for title, series in panels if series]
+
+
+def _curve(title: str, series: Curves) -> Curve:
+    return Curve(title, Markup(plots.chart(series, title)), [words.label_of(name) for name in series])
+
+
+def _take(curves: Curves, wanted: Callable[[str], bool]) -> Curves:
+    """Removes and returns the first few curves that are `wanted`; a panel has three colours."""
+    names = [name for name, points in curves.items() if wanted(name) and points][: len(plots.COLOURS)]
+    return {name: curves.pop(name) for name in names}
+
+
+def _is_reward(name: str) -> bool:
+    return name.startswith("reward")
+
+
+def _is_verdict(name: str) -> bool:
+    return name in HEADLINES or name.startswith("verif")

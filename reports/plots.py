@@ -1,0 +1,177 @@
+"""The figures of a report, each a function from records to one inline SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from reports import words
+from reports.record import HEADLINES, Record, Score
+from reports.svg import Panel, Points, Scale, dot, figure, line, polyline, smooth, spread, text, thin, tip
+
+COLOURS = ("s1", "s2", "s3")
+_SERIES = {"t2i": "s1", "edit": "s2", "overall": "s3"}
+HEADLINE_LABELS = {"t2i": "generation", "edit": "editing", "overall": "overall"}
+_SQNR_AT_LEAST_DB = {"htp_vs_aimet": 55.0, "htp_vs_float": 35.0}
+
+
+def scores_over_stages(chain: Sequence[Record]) -> str:
+    """Generation, editing and overall score of each stage with 95 % intervals, joined along the flow.
+
+    An untrained network scores near nothing and would squeeze all others into a corner, so the axis begins just below
+    the trained stages; what lies below it stands at the foot with its value.
+    """
+    records = [record for record in chain if record.scores]
+    if not records:
+        return ""
+    step, left, right, top, bottom = 92, 44, 110, 18, 250
+    width = left + right + step * max(len(records) - 1, 1) + 40
+    span = width - right - 20
+    floor = _floor([record for record in records if record.stage != "prune"] or records)
+    panel = Panel(Scale(0, len(records) - 1, left + 20, span), Scale(floor, 1, bottom, top))
+    frame = Panel(Scale(0, 1, left, span + 20), panel.y)
+    parts = [part for value in panel.y.ticks() for part in _rung(frame, value)]
+    for index, record in enumerate(records):
+        parts.append(text(panel.x(index), bottom + 20, record.label, "stage-name"))
+    for place, name in enumerate(HEADLINES):
+        parts += _score_series(panel, records, name, shift=(place - 1) * 7)
+    parts += _end_labels(panel, records, span + 28)
+    return figure(width, bottom + 34, "Scores of each stage with 95 % intervals", parts)
+
+
+def _floor(records: Sequence[Record]) -> float:
+    """A multiple of 0.1 at least 0.03 below every score and bound."""
+    lowest = min(
+        score.value if score.low is None else score.low for record in records for score in record.scores.values()
+    )
+    return max(0.0, math.floor(10 * (lowest - 0.03)) / 10)
+
+
+def _rung(frame: Panel, value: float) -> list[str]:
+    y = frame.y(value)
+    return [
+        line(frame.x.start, y, frame.x.end, y, "axis" if value == frame.y.low else "grid"),
+        text(frame.x.start - 7, y + 3.5, f"{value:g}", anchor="end"),
+    ]
+
+
+def _told(record: Record, name: str) -> Score | None:
+    """The score to draw: the overall score of a stage that only generates says nothing new."""
+    return None if name == "overall" and "edit" not in record.scores else record.scores.get(name)
+
+
+def _score_series(panel: Panel, records: Sequence[Record], name: str, shift: float) -> list[str]:
+    css = _SERIES[name]
+    places = [(panel.x(i) + shift, record.label, _told(record, name)) for i, record in enumerate(records)]
+    inside = [(x, panel.y(score.value)) for x, _, score in places if score and score.value >= panel.y.low]
+    parts = [polyline(inside, css)]
+    for x, label, score in places:
+        if score is None:
+            continue
+        y, note = panel.y(max(score.value, panel.y.low)), f"{label}, {HEADLINE_LABELS[name]}: {interval(score)}"
+        if score.value < panel.y.low:
+            parts.append(text(x, y - 9, f"{score.value:.2f} ↓", f"series {css}"))
+        elif score.low is not None and score.high is not None:
+            parts.append(line(x, panel.y(max(score.low, panel.y.low)), x, panel.y(score.high), f"whisker {css}"))
+        parts.append(dot(x, y, css, note))
+    return parts
+
+
+def _end_labels(panel: Panel, records: Sequence[Record], x: float) -> list[str]:
+    ends = []
+    for name in HEADLINES:
+        scores = [score for record in records if (score := _told(record, name)) is not None]
+        if scores:
+            ends.append((panel.y(max(scores[-1].value, panel.y.low)) + 4, name, scores[-1].value))
+    placed, below = [], float("-inf")
+    for y, name, value in sorted(ends):
+        below = max(y, below + 15)  # labels keep a line's distance where scores nearly agree
+        placed.append(text(x, below, f"{HEADLINE_LABELS[name]} {value:.3f}", f"series {_SERIES[name]}", "start"))
+    return placed
+
+
+def interval(score: Score) -> str:
+    """A score with its interval and sample count in words: "0.871 (0.850 to 0.890, n = 1000)"."""
+    notes = []
+    if score.low is not None and score.high is not None:
+        notes.append(f"{score.low:.3f} to {score.high:.3f}")
+    if score.count:
+        notes.append(f"n = {score.count}")
+    return words.score(score.value) + (f" ({', '.join(notes)})" if notes else "")
+
+
+def chart(series: Mapping[str, Points], label: str, css: Sequence[str] = COLOURS, x_unit: str = "step") -> str:
+    """Curves over a common step axis in one small panel; an empty string if there are no points.
+
+    Noisy ones are a faint line under their moving average; a range of 1.5 decades or more makes a log scale.
+    """
+    series = {name: thin(points) for name, points in series.items() if points}
+    if not series:
+        return ""
+    width, height, left, right, top, bottom = 340, 190, 46, 14, 16, 150
+    xs = [x for points in series.values() for x, _ in points]
+    ys = [y for points in series.values() for _, y in points]
+    log = min(ys) > 0 and max(ys) / min(ys) > 30
+    low, high = spread(ys, log)
+    panel = Panel(Scale(min(xs), max(xs), left, width - right), Scale(low, high, bottom, top, log))
+    parts = panel.axes(x_unit=x_unit)
+    for (name, points), colour in zip(series.items(), css, strict=False):
+        parts += _series(panel, name, points, colour)
+    return figure(width, height, label, parts)
+
+
+def _series(panel: Panel, name: str, points: Points, css: str) -> list[str]:
+    noisy = len(points) > 40
+    drawn = smooth(points, max(3, len(points) // 12)) if noisy else points
+    parts = [polyline(panel.place(points), f"{css} faint")] if noisy else []
+    parts.append(polyline(panel.place(drawn), css))
+    marked = drawn if len(drawn) <= 24 else [drawn[0], drawn[len(drawn) // 2], drawn[-1]]
+    return parts + [
+        dot(*place, css, tip(words.label_of(name), *at), 2.5)
+        for place, at in zip(panel.place(marked), marked, strict=True)
+    ]
+
+
+def evolution(rows: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
+    """(title, figure) of parameters, MACs and velocity error after each pruning step; absent columns are left out."""
+    columns = {
+        "parameters_m": ("Parameters, M", "s1"),
+        "macs_g": ("MACs of one forward, G", "s3"),
+        "velocity_mse": ("Velocity error, MSE", "s2"),
+    }
+    figures = []
+    for name, (title, css) in columns.items():
+        points = [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
+        if points:
+            figures.append((title, chart({title: points}, f"{title} over pruning steps", (css,), "pruning step")))
+    return figures
+
+
+def sqnr_bars(metrics: Mapping[str, float]) -> str:
+    """Bars of every SQNR in dB, with the least value that counts as a pass where there is one."""
+    if not metrics:
+        return ""
+    left, track, row_height = 200, 420, 34
+    scale = Scale(0, max(80.0, *metrics.values()), left, left + track)
+    parts = []
+    for index, (name, value) in enumerate(metrics.items()):
+        y = 6 + index * row_height
+        least = required_db(name)
+        missed = least is not None and value < least
+        parts.append(text(left - 12, y + 14, words.heading(name).removesuffix(" SQNR"), "bar-name", "end"))
+        parts.append(_bar(left, y + 4, track, "track"))
+        parts.append(_bar(left, y + 4, max(scale(value) - left, 0), "bad" if missed else "good"))
+        note = "" if least is None else f"  ✗ below {least:g}" if missed else f"  ✓ at least {least:g}"
+        parts.append(text(left + track + 12, y + 14, f"{value:.1f} dB{note}", "bar-value", "start"))
+        if least is not None:
+            parts.append(line(scale(least), y, scale(least), y + 18, "least"))
+    return figure(left + track + 170, 6 + row_height * len(metrics), "Signal to quantization noise", parts)
+
+
+def _bar(x: float, y: float, width: float, css: str) -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="10" rx="2" class="bar {css}"/>'
+
+
+def required_db(metric: str) -> float | None:
+    """The least SQNR that this metric has to reach, or None if none is set."""
+    return next((least for name, least in _SQNR_AT_LEAST_DB.items() if name in metric), None)
