@@ -26,6 +26,8 @@ class Branch:
 
 
 class Guidance(Protocol):
+    """A rule that combines several conditions of the same batch."""
+
     def branches(self, condition: Condition) -> Sequence[Branch]:
         """The branches of a batch; their weights sum to 1 on every row."""
         ...

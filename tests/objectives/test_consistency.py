@@ -50,6 +50,7 @@ def test_without_warmup_the_target_is_a_normalised_step_to_the_teacher(x):
     assert not consistency.consistency_target(student.requires_grad_(), x, teacher, SIGMA_B).requires_grad
 
 
+@pytest.mark.slow
 def test_a_student_trained_to_the_target_learns_to_jump():
     """Fit v(x, sigma) = k(sigma) x on a grid of levels by following the target; k has to become the exact one."""
     torch.manual_seed(0)

@@ -1,0 +1,198 @@
+"""Training pictures of the learned reward: right ones, near misses and broken ones, labelled by what was drawn.
+
+Labels come from the specs (is the prompt true of the scene that was drawn?), never from pixels, so the verifier that
+reads pixels stays an independent judge. Every picture goes through the autoencoder, because a denoiser's do; broken
+ones are made in its latents, by leaving a cell halfway between two things, as a denoiser does that has not decided.
+
+Shape suffixes: b batch, t text tokens, p picture rows and columns, c latent channels, g cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.data.scenes.captions import Prompt, sample_t2i
+from compress.data.scenes.edits import Instruction, sample_edit
+from compress.data.scenes.verifier import Reading, Seen, judge_edit, judge_t2i
+from compress.data.scenes.world import (
+    BACKGROUNDS,
+    COLORS,
+    GRID,
+    SHAPES,
+    SIZES,
+    Scene,
+    Thing,
+    choose,
+    draw_things,
+    looks,
+    render,
+)
+from compress.rewards.learned import BROKEN, EMPTY
+from students.system import DiffusionSystem, to_pixels, to_tensor
+
+RIGHT, NEAR_MISS, OTHER, BROKEN_SHARE = 0.45, 0.25, 0.05, 0.25  # of examples, by how they are made
+BLEND = (0.4, 0.6)  # how far a broken cell stands between two things
+LATENT_NOISE = 0.3  # largest standard deviation; what a good denoiser still leaves
+CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture to be judged. `wrong` is a second scene that `shown` is blended with in `broken_cells`."""
+
+    meaning: Prompt | Instruction
+    source: Scene | None
+    shown: Scene
+    wrong: Scene | None = None
+    broken_cells: tuple[int, ...] = ()
+
+    @property
+    def right(self) -> bool:
+        """Whether the picture does what its text asks, by what was drawn."""
+        if self.broken_cells:
+            return False
+        shown = symbolic(self.shown)
+        if isinstance(self.meaning, Prompt):
+            return judge_t2i(shown, self.meaning).ok
+        assert self.source is not None
+        return judge_edit(symbolic(self.source), shown, self.meaning).ok
+
+
+@dataclass(frozen=True)
+class ExamplePool:
+    """Encoded examples; pictures are uint8 (b, p, p, 3), `source_bpp3` is zero where nothing is edited."""
+
+    ids_bt: Tensor
+    image_bpp3: Tensor
+    source_bpp3: Tensor
+    edits_b: Tensor
+    right_b: Tensor
+    cells_bg: Tensor
+    background_b: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids_bt)
+
+
+def symbolic(scene: Scene) -> Reading:
+    """What a perfect reader would see."""
+    things = tuple(Seen(thing.shape, thing.color, thing.size, *thing.center_px) for thing in scene.things)
+    return Reading(things, scene.background)
+
+
+def mutate(rng: np.random.Generator, scene: Scene) -> Scene:
+    """The scene with one thing added, dropped, recoloured, reshaped, resized or moved, or on another background."""
+    kinds = ("add", "background", *(("drop", "color", "shape", "size", "move") if scene.things else ()))
+    kind = choose(rng, kinds)
+    free = sorted(set(range(GRID * GRID)) - {thing.row * GRID + thing.col for thing in scene.things})
+    if kind == "background":
+        return replace(scene, background=choose(rng, [name for name in BACKGROUNDS if name != scene.background]))
+    if kind == "add":
+        return replace(scene, things=scene.things + draw_things(rng, [choose(rng, looks(False))], [choose(rng, free)]))
+    index = int(rng.integers(len(scene.things)))
+    rest, thing = scene.things[:index] + scene.things[index + 1 :], scene.things[index]
+    if kind == "drop":
+        return replace(scene, things=rest)
+    return replace(scene, things=(*rest, _altered(rng, thing, kind, choose(rng, free))))
+
+
+def _altered(rng: np.random.Generator, thing: Thing, kind: str, cell: int) -> Thing:
+    if kind == "move":
+        return replace(thing, row=cell // GRID, col=cell % GRID)
+    if kind == "size":
+        return replace(thing, size=next(size for size in SIZES if size != thing.size))
+    axis = 0 if kind == "color" else 1
+    now = (thing.color, thing.shape)
+    options = [look for look in looks(False) if look[axis] != now[axis] and look[1 - axis] == now[1 - axis]]
+    color, shape = choose(rng, options)
+    return replace(thing, color=color, shape=shape)
+
+
+def draw_example(rng: np.random.Generator, edit: bool) -> Example:
+    """One example of either task; about half of them are right."""
+    source: Scene | None = None
+    meaning: Prompt | Instruction
+    if edit:
+        drawn = sample_edit(rng)
+        meaning, source, shown = drawn.instruction, drawn.source, drawn.target
+        other = drawn.source
+    else:
+        sample = sample_t2i(rng)
+        meaning, shown = sample.prompt, sample.scene
+        other = sample_t2i(rng, task=sample.prompt.task).scene
+    chance = rng.random()
+    if chance < RIGHT:
+        return Example(meaning, source, shown)
+    if chance < RIGHT + NEAR_MISS:
+        return Example(meaning, source, mutate(rng, shown))
+    if chance < RIGHT + NEAR_MISS + OTHER:
+        return Example(meaning, source, other)
+    return _broken(rng, Example(meaning, source, shown))
+
+
+def _broken(rng: np.random.Generator, example: Example) -> Example:
+    """A thing stays halfway to nothing or to quite another thing, or an empty cell halfway to a thing."""
+    things = example.shown.things
+    if things and rng.random() < 0.7:
+        index = int(rng.integers(len(things)))
+        thing = things[index]
+        rest = things[:index] + things[index + 1 :]
+        options = [look for look in looks(False) if look[0] != thing.color and look[1] != thing.shape]
+        color, shape = choose(rng, options)
+        ghost = rng.random() < 0.5
+        wrong = replace(example.shown, things=rest if ghost else (*rest, replace(thing, color=color, shape=shape)))
+    else:
+        free = sorted(set(range(GRID * GRID)) - {thing.row * GRID + thing.col for thing in things})
+        thing = draw_things(rng, [choose(rng, looks(False))], [choose(rng, free)])[0]
+        wrong = replace(example.shown, things=(*things, thing))
+    return replace(example, wrong=wrong, broken_cells=(thing.row * GRID + thing.col,))
+
+
+def cell_classes(scene: Scene) -> list[int]:
+    """What stands in each cell of the grid, as a class of the reward's reader."""
+    classes = [EMPTY] * (GRID * GRID)
+    for thing in scene.things:
+        look = (SHAPES.index(thing.shape) * len(COLORS) + COLORS.index(thing.color)) * len(SIZES)
+        classes[thing.row * GRID + thing.col] = max(EMPTY, BROKEN) + 1 + look + SIZES.index(thing.size)
+    return classes
+
+
+def encode_examples(system: DiffusionSystem, examples: Sequence[Example], rng: np.random.Generator) -> ExamplePool:
+    """Draws the examples through the autoencoder; all randomness (blends, latent noise) from `rng`."""
+    parts = [_encode_chunk(system, examples[start : start + CHUNK], rng) for start in range(0, len(examples), CHUNK)]
+    return ExamplePool(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def _encode_chunk(system: DiffusionSystem, examples: Sequence[Example], rng: np.random.Generator) -> tuple[Tensor, ...]:
+    shown_bchw = system.encode_image(to_tensor(render([example.shown for example in examples]))).float()
+    wrong = [example.wrong or example.shown for example in examples]
+    wrong_bchw = system.encode_image(to_tensor(render(wrong))).float()
+    cells_bg = torch.tensor([cell_classes(example.shown) for example in examples])
+    blend_bg = torch.zeros(cells_bg.shape)
+    for row, example in enumerate(examples):
+        blend_bg[row, list(example.broken_cells)] = float(rng.uniform(*BLEND))
+        cells_bg[row, list(example.broken_cells)] = BROKEN
+    side = shown_bchw.shape[2] // GRID
+    blend_b1hw = blend_bg.reshape(-1, 1, GRID, GRID).repeat_interleave(side, 2).repeat_interleave(side, 3)
+    strength_b111 = torch.from_numpy(rng.uniform(0, LATENT_NOISE, (len(examples), 1, 1, 1))).float()
+    noise_bchw = torch.from_numpy(rng.standard_normal(tuple(shown_bchw.shape), dtype=np.float32))
+    z_bchw = torch.lerp(shown_bchw, wrong_bchw, blend_b1hw.to(shown_bchw)) + (strength_b111 * noise_bchw).to(shown_bchw)
+    edits_b = torch.tensor([example.source is not None for example in examples])
+    sources = system.encode_image(to_tensor(render([example.source or example.shown for example in examples])))
+    source_bpp3 = torch.from_numpy(to_pixels(system.decode(sources)))
+    source_bpp3[~edits_b] = 0
+    return (
+        system.tokenize([example.meaning.tagged for example in examples]),
+        torch.from_numpy(to_pixels(system.decode(z_bchw))),
+        source_bpp3,
+        edits_b,
+        torch.tensor([example.right for example in examples], dtype=torch.float32),
+        cells_bg,
+        torch.tensor([BACKGROUNDS.index(example.shown.background) for example in examples]),
+    )

@@ -1,0 +1,135 @@
+"""Reward fine-tuning's mechanics on the smallest real system: truncation, anchor, the judge, and exact resumption."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from compress.config.post import RewardConfig
+from compress.rewards.learned import LearnedReward, LearnedRewardSpec
+from compress.stages import reward
+from compress.stages.prompts import Prompts
+from students.system import DiffusionSystem
+from tests.tiny import context, tiny_system
+
+CONFIG = RewardConfig(
+    steps=3,
+    batch_size=4,
+    precision="fp32",
+    pool_samples=8,
+    sampler_steps=3,
+    gradient_steps=1,
+    model_steps=2,
+    model_batch_size=4,
+    model_examples=8,
+    judge_every=3,
+    judge_images=7,
+    warmup_steps=1,
+    log_every=1,
+    checkpoint_every_s=0,
+)
+
+
+@pytest.fixture
+def parent(tmp_path):
+    tiny_system().save(tmp_path / "parent")
+    return tmp_path / "parent"
+
+
+def make_stage(config, parent, tmp_path):
+    ctx = context(tmp_path / "stage", parent)
+    system = DiffusionSystem.load(parent)
+    prompts = Prompts.open(system, 0.5, config.pool_samples, ctx.cache, ctx.progress)
+    learned = LearnedReward(LearnedRewardSpec(text_width=32, width=32, layers=1, heads=2))
+    return reward.RewardStage(config, ctx.progress, system, prompts, learned)
+
+
+def test_gradient_flows_through_exactly_the_last_steps(parent, tmp_path, monkeypatch):
+    for gradient_steps in (1, 2, 3):
+        stage = make_stage(replace(CONFIG, gradient_steps=gradient_steps), parent, tmp_path)
+        tracked = []
+        step_to = reward.step_to
+
+        def watching(x, velocity, sigma, sigma_next, tracked=tracked, step_to=step_to):
+            tracked.append(velocity.requires_grad)
+            return step_to(x, velocity, sigma, sigma_next)
+
+        monkeypatch.setattr(reward, "step_to", watching)
+        condition = stage.prompts.draw_condition(4, torch.Generator().manual_seed(0))
+        stage.roll_out(torch.randn(4, 4, 8, 8), condition)
+        monkeypatch.undo()
+        assert tracked == [False] * (3 - gradient_steps) + [True] * gradient_steps
+
+
+def test_the_anchor_is_zero_at_the_parent_and_grows_away_from_it(parent, tmp_path):
+    stage = make_stage(CONFIG, parent, tmp_path)
+    condition = stage.prompts.draw_condition(4, torch.Generator().manual_seed(0))
+    z = torch.randn(4, 4, 8, 8)
+    assert stage.anchor(z, condition, torch.Generator().manual_seed(1)).tolist() == [0, 0, 0, 0]
+    with torch.no_grad():
+        for parameter in stage.trained.parameters():
+            parameter.add_(0.01)
+    assert (stage.anchor(z, condition, torch.Generator().manual_seed(1)) > 0).all()
+
+
+def test_a_step_teaches_the_student_and_neither_parent_nor_reward(parent, tmp_path):
+    stage = make_stage(CONFIG, parent, tmp_path)
+    result = stage.step(0, torch.Generator().manual_seed(0))
+    result.loss.backward()
+    assert sum(float(p.grad.abs().sum()) for p in stage.trained.parameters() if p.grad is not None) > 0
+    for guest in (stage._parent(), stage.reward, stage.system.vae):
+        assert all(p.grad is None and not p.requires_grad for p in guest.parameters())
+    assert {"reward_t2i", "reward_edit", "loss_reward", "loss_anchor"} == set(result.terms)
+    assert {name.split(".")[0] for name in stage.state_dict()} == {"trained", "_averaged"}
+
+
+def test_generation_rows_are_scored_without_a_source(parent, tmp_path):
+    stage = make_stage(CONFIG, parent, tmp_path)
+    asked = stage.request(stage.prompts.draw_condition(4, torch.Generator().manual_seed(0)))
+    assert asked.edits_b.tolist() == [True, True, False, False]
+    assert not asked.source_b3hw[2:].any()
+
+
+def test_samples_beyond_the_threshold_are_left_alone(parent, tmp_path):
+    stage = make_stage(replace(CONFIG, threshold=-1e6), parent, tmp_path)
+    result = stage.step(0, torch.Generator().manual_seed(0))
+    assert float(result.terms["loss_reward"]) == 0
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(parent, tmp_path, monkeypatch):
+    unbroken = context(tmp_path / "unbroken", parent)
+    result = reward.run(CONFIG, unbroken)
+    killed = context(tmp_path / "killed", parent)
+    step = reward.RewardStage.step
+
+    def dying(self, update, generator):
+        if update == 2:
+            raise SystemError("killed")
+        return step(self, update, generator)
+
+    monkeypatch.setattr(reward.RewardStage, "step", dying)
+    with pytest.raises(SystemError):
+        reward.run(CONFIG, killed)
+    monkeypatch.setattr(reward.RewardStage, "step", step)
+    resumed = reward.run(CONFIG, killed)
+    first, second = (DiffusionSystem.load(ctx.out) for ctx in (unbroken, killed))
+    for one, other in zip(first.unet.parameters(), second.unet.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert resumed.curves == result.curves
+
+
+@pytest.mark.slow
+def test_the_judge_stands_beside_the_reward_before_and_after(parent, tmp_path):
+    result = reward.run(CONFIG, context(tmp_path / "stage", parent))
+    for name in ("t2i", "edit", "overall", "judged_reward_t2i", "judged_reward_edit"):
+        assert [step for step, _ in result.curves[name]] == [0, 3]
+        assert f"quick_{name}_before" in result.metrics and f"quick_{name}" in result.metrics
+    assert 0 <= result.metrics["quick_overall"] <= 1
+
+
+def test_problems_are_all_found_with_a_remedy():
+    config = replace(CONFIG, gradient_steps=4, hinge="up", anchor_weight=-1, model_examples=2)
+    found = {problem.what.split(" ")[0] for problem in config.problems()}
+    assert found == {"gradient_steps", "hinge", "anchor_weight", "model_examples"}
+    assert CONFIG.problems() == []
