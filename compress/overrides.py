@@ -95,14 +95,29 @@ def _unknown(option: str, fields: dict[str, Any]) -> Problem:
     stage = option.partition(".")[0]
     siblings = [name for name in fields if name.partition(".")[0] == stage]
     close = difflib.get_close_matches(option, siblings or fields, n=3, cutoff=0.5)
-    known = ", ".join(close or siblings or sorted({name.partition(".")[0] for name in fields}))
-    return Problem("there is no such field", f"--{option}", f"{'Did you mean' if close else 'Known are'} {known}?")
+    if close:
+        remedy = f"Did you mean {' or '.join(f'--{name}' for name in close)}?"
+    else:
+        remedy = f"Known are {', '.join(siblings or sorted({name.partition('.')[0] for name in fields}))}."
+    return Problem("there is no such field", f"--{option}", remedy)
 
 
 def _expectation(error: Exception, kind: Any, default: Any) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "Expected" in line]
-    expected = lines[-1].partition(". Got")[0] if lines else f"Expected {getattr(kind, '__name__', kind)}"
-    return f"{expected}, for example {default!r}."
+    last = str(error).strip().splitlines()[-1].strip()
+    detail = f" ({last.partition('. Got')[0]})" if "option" in last else ""  # a mistake inside a nested value
+    return f"It takes {type_name(kind)}{detail}, for example {_literal(default)}."
+
+
+def type_name(kind: Any) -> str:
+    """A type as a user would write it: int, float | None, tuple[int, ...]."""
+    return kind.__name__ if type(kind) is type else str(kind).replace("typing.", "")
+
+
+def _literal(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, tuple):
+        return f"'[{', '.join(_literal(item) for item in value)}]'"
+    return "null" if value is None else str(value)
 
 
 def _replace(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

@@ -157,7 +157,7 @@ class Catalogue:
         self._shipped = tuple(shipped)
         self._by_key: dict[str, list[Path]] = {}
         for root in [*runs, *shipped]:
-            for folder, key in _artefacts(Path(root), _DEPTH):
+            for folder, key in artefacts(Path(root)):
                 if folder not in self._by_key.setdefault(key, []):
                     self._by_key[key].append(folder)
 
@@ -201,7 +201,8 @@ def _remedied(error: UserError, recipe: Recipe, stage: StageConfig) -> Iterator[
         yield problem if "git checkout" in problem.remedy else dataclasses.replace(problem, remedy=again)
 
 
-def _artefacts(root: Path, depth: int) -> Iterator[tuple[Path, str]]:
+def artefacts(root: Path, depth: int = _DEPTH) -> Iterator[tuple[Path, str]]:
+    """Folder and key of every artefact under `root`, those that another one replaced included."""
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
     except OSError:
@@ -214,4 +215,4 @@ def _artefacts(root: Path, depth: int) -> Iterator[tuple[Path, str]]:
     elif depth:
         for entry in entries:
             if entry.is_dir() and (entry.name == ".kept" or not entry.name.startswith(".")):
-                yield from _artefacts(root / entry.name, depth - 1)
+                yield from artefacts(root / entry.name, depth - 1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -106,7 +107,7 @@ def stage_key(config: StageConfig, parents: Iterable[str]) -> str:
     return hash_of({"config": resolved, "parents": list(parents)})
 
 
-def discover(package: str = "recipes") -> dict[str, ModuleType]:
+def discover(package: str = "recipes", function: str = "recipe") -> dict[str, ModuleType]:
     """Name -> module of every recipe: the modules under `package` that define `recipe()`, found, not listed by hand.
 
     A recipe in a subfolder is called `folder/name`, for example "ablations/no_kd".
@@ -115,18 +116,32 @@ def discover(package: str = "recipes") -> dict[str, ModuleType]:
     found = {}
     for info in pkgutil.walk_packages(root.__path__, f"{package}."):
         module = importlib.import_module(info.name)
-        if callable(getattr(module, "recipe", None)):
+        if callable(getattr(module, function, None)):
             found[info.name.removeprefix(f"{package}.").replace(".", "/")] = module
     return found
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe called `name`; UserError with the closest names if there is none."""
-    modules = discover()
-    if name not in modules:
-        raise UserError.of(f"there is no recipe {name!r}", "recipes", _did_you_mean(name, modules))
-    build: Callable[[], Recipe] = modules[name].recipe
-    return build()
+    """The recipe called `name`, or the one in the Python file `name`; UserError if there is none."""
+    return load_module(name).recipe()  # type: ignore[no-any-return]
+
+
+def load_module(name: str, package: str = "recipes", function: str = "recipe") -> ModuleType:
+    """The module of a recipe (or sweep), by name or path; UserError with the closest names if there is none."""
+    if not name.endswith(".py"):
+        modules = discover(package, function)
+        if name not in modules:
+            raise UserError.of(f"there is no {function} {name!r}", package, _did_you_mean(name, modules))
+        return modules[name]
+    path = Path(name)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise UserError.of("there is no such file", name, f"Give the path of a Python file with a {function}().")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, function, None)):
+        raise UserError.of(f"the file defines no {function}()", name, f"Write `def {function}():` in it.")
+    return module
 
 
 def first_line(module: ModuleType) -> str:
@@ -135,7 +150,7 @@ def first_line(module: ModuleType) -> str:
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    known = sorted(known)
+    known = sorted(set(known))
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(close)}?" if close else f"Choose one of: {', '.join(known)}."
 

@@ -1,0 +1,132 @@
+"""`pocketdiff`: names and paths in, one function call out. Heavy libraries load inside the subcommands.
+
+Exit codes: 0 done, 2 a mistake that the message says how to mend, 130 interrupted (the same command continues).
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from compress.errors import UserError
+
+USER_ERROR, INTERRUPTED = 2, 130
+_DISK = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some space", errno.EROFS: "Choose a writable folder"}
+_RUNTIMES = ("torch", "onnx", "htp")
+_MODULES = {"eval": "evaluate"}  # where the file cannot bear the name of the subcommand
+Command = Callable[..., argparse.ArgumentParser]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every subcommand with its flags. Hyperparameters are not flags: they are fields of a recipe."""
+    parser = argparse.ArgumentParser(
+        prog="pocketdiff",
+        description="Turn a text-to-image diffusion U-Net into a small one that generates and edits on a phone.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, text: str, epilog: str | None = None) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, epilog=epilog, allow_abbrev=False)
+
+    _add_run(command)
+    recipes = command("recipes", "List the recipes, or show every field of one.")
+    recipes.add_argument("recipe", nargs="?", help="show this recipe's stages, fields and expectations")
+    command("doctor", "Check this machine: packages, processor, GPU, HTP compiler, disk.")
+    _add_eval(command)
+    _add_generate(command)
+    report = command("report", "Write report.html and report.md of a run folder again, from its cards.")
+    report.add_argument("run", help="run folder, for example runs/scenes")
+    _add_sweep(command)
+    return parser
+
+
+def _add_run(command: Command) -> None:
+    epilog = "Any field of a recipe can be changed: --joint.steps 100 (see `pocketdiff recipes RECIPE` for the fields)."
+    run = command("run", "Run a recipe; what exists already is not made again.", epilog)
+    run.add_argument("recipe", help="name of a recipe, see `pocketdiff recipes`")
+    run.add_argument("--out", metavar="FOLDER", help="run folder (default: RUNS/RECIPE)")
+    run.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
+    run.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    again = run.add_mutually_exclusive_group()
+    again.add_argument("--from", metavar="STAGE", dest="start", help="compute this stage and those after it again")
+    again.add_argument("--fresh", action="store_true", help="reuse nothing, not even what the repository ships")
+    run.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    run.add_argument("--dry-run", action="store_true", help="print the plan and its cost; do nothing")
+
+
+def _add_eval(command: Command) -> None:
+    evaluate = command("eval", "Score a checkpoint.")
+    evaluate.add_argument("checkpoint", help="artefact folder, for example runs/scenes/40-joint")
+    evaluate.add_argument("--suite", choices=("scenes",), default="scenes", help="what to score on (default: scenes)")
+    evaluate.add_argument("--n", type=int, default=1000, help="prompts, and as many edits (default: 1000)")
+    evaluate.add_argument("--json", action="store_true", help="print one line of JSON")
+    _add_sampling(evaluate)
+
+
+def _add_generate(command: Command) -> None:
+    generate = command("generate", "Make a picture, or edit one.")
+    generate.add_argument("checkpoint", help="artefact folder, for example runs/scenes/70-distill")
+    generate.add_argument("prompt", help='for example "a red circle", or with --image "remove the red circle"')
+    generate.add_argument("--image", metavar="PNG", help="the picture to edit")
+    generate.add_argument("-n", type=int, default=1, help="how many pictures (default: 1)")
+    generate.add_argument("-o", "--output", metavar="PNG", default="out.png", help="where to (default: out.png)")
+    _add_sampling(generate)
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runtime", choices=_RUNTIMES, default="torch", help="what computes the U-Net")
+    parser.add_argument("--seed", type=int, default=0, help="of the starting noise (default: 0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+
+
+def _add_sweep(command: Command) -> None:
+    sweep = command("sweep", "Search over recipes; each trial is a run that shares what it has in common with others.")
+    sweep.add_argument("sweep", help="name of a sweep in recipes/sweeps")
+    sweep.add_argument("--trials", type=int, default=20, help="finished trials wanted in all (default: 20)")
+    sweep.add_argument("--storage", choices=("journal",), default="journal", help="kind of study storage")
+    sweep.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
+    sweep.add_argument("--seed", type=int, default=0, help="of the sampler (default: 0)")
+    sweep.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = build_parser()
+    options, overrides = parser.parse_known_args(arguments)
+    if overrides and options.command != "run":
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+    options.overrides = overrides
+    try:
+        module = importlib.import_module(f"compress.commands.{_MODULES.get(options.command, options.command)}")
+        return int(module.main(options) or 0)
+    except UserError as error:
+        return complain(error)
+    except KeyboardInterrupt:
+        again = "; the same command continues" if options.command in ("run", "sweep") else ""
+        print(f"\nStopped{again}.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = str(error.filename or "disk")
+        return complain(UserError.of(error.strerror or "cannot write", where, f"{_DISK[error.errno]}, then run again."))
+
+
+def complain(error: UserError) -> int:
+    """Prints every problem, one a line, and returns the exit code for mistakes."""
+    if len(error.problems) > 1:
+        print(f"error: {len(error.problems)} problems", file=sys.stderr)
+    for problem in error.problems:
+        print(f"{'  - ' if len(error.problems) > 1 else 'error: '}{problem}", file=sys.stderr)
+    return USER_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One file a subcommand of `pocketdiff`; imported by `compress.cli` only when the subcommand runs."""

@@ -1,0 +1,28 @@
+"""Opens a checkpoint for `eval` and `generate`, with whichever runtime is to compute its U-Net."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.artifact import CARD, verify
+from compress.errors import UserError
+from compress.pipeline import choose_device
+from students.system import DiffusionSystem
+from teachers.base import VelocityModel
+
+
+def open_checkpoint(folder: Path, runtime: str, device: str) -> tuple[DiffusionSystem, VelocityModel]:
+    """The system in `folder` and the denoiser to sample with: its own U-Net, or a compiled stand-in.
+
+    Raises UserError if the folder holds no checkpoint, one of its files is damaged, or it has nothing for `runtime`.
+    """
+    remedy = "Name an artefact that holds a whole checkpoint, for example runs/scenes/40-joint."
+    if not folder.is_dir():
+        raise UserError.of("there is no such folder", str(folder), remedy)
+    if (folder / CARD).exists():
+        verify(folder)
+    try:
+        system = DiffusionSystem.load(folder, choose_device(device))
+    except (OSError, ValueError) as error:  # diffusers and transformers raise either for a part that is not whole
+        raise UserError.of(f"it cannot be loaded ({error})", str(folder), remedy) from None
+    return system, system.denoiser

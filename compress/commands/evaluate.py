@@ -1,0 +1,44 @@
+"""`pocketdiff eval CKPT`: scores a checkpoint on the scenes benchmark."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from compress.commands.checkpoint import open_checkpoint
+from compress.errors import UserError
+from compress.evaluation.scenes_bench import ScenesReport, Score, evaluate, generator_of
+from compress.progress import make_progress
+
+
+def main(options: argparse.Namespace) -> int:
+    """Prints one line of JSON, or tables."""
+    if options.n < 1:
+        raise UserError.of(f"--n is {options.n}", "command line", "Give at least 1 prompt.")
+    system, denoiser = open_checkpoint(Path(options.checkpoint), options.runtime, options.device)
+    progress = make_progress()
+    try:
+        make = generator_of(system, options.seed, denoiser=denoiser)
+        report = evaluate(make, options.n, options.seed, progress, edits=system.edits)
+    finally:
+        progress.close()
+    if options.json:
+        print(report.to_json())
+    else:
+        Console().print(table_of(report))
+    return 0
+
+
+def table_of(report: ScenesReport) -> Table:
+    """Every score with its 95 % interval."""
+    table = Table("score", "value", "95 % interval", "n", box=None, padding=(0, 2, 0, 0))
+    rows: dict[str, Score | None] = {"overall": report.overall, "t2i": report.t2i, "edit": report.edit}
+    for name, score in {**rows, **report.tasks, **report.parts}.items():
+        if score is not None:
+            table.add_row(name, f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}", str(score.n))
+    if report.untouched_psnr_db is not None:
+        table.add_row("untouched pixels", f"{report.untouched_psnr_db:.1f} dB", "", "")
+    return table

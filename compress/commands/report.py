@@ -1,0 +1,29 @@
+"""`pocketdiff report RUN`: the report of a run folder, from its cards alone."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from compress.errors import UserError
+
+
+def main(options: argparse.Namespace) -> int:
+    """Writes the report and says where it is."""
+    folder = Path(options.run)
+    if not folder.is_dir():
+        raise UserError.of("there is no such folder", str(folder), "Name a run folder, for example runs/scenes.")
+    write(folder)
+    return 0
+
+
+def write(folder: Path) -> None:
+    """Writes report.html and report.md of a run folder."""
+    from reports.html import write_report
+    from reports.record import ReportError
+
+    try:
+        page = write_report(folder)
+    except ReportError as error:
+        raise UserError.of("the report cannot be written", str(folder), str(error)) from error
+    print(f"Report: {page}")

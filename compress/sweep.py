@@ -1,0 +1,147 @@
+"""Optuna around the pipeline: each trial is a run of its own, and shares every stage it can with all other runs.
+
+The study lives in a journal file, so a killed sweep goes on with the same command, and several processes may work on
+one study. A trial that was killed is asked again with the same parameters and continues in its own run folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.artifact import hash_of, load_card
+from compress.errors import UserError
+from compress.pipeline import run
+from compress.plan import Options
+from compress.progress import LineProgress, TerminalProgress, make_progress
+from compress.recipe import Recipe, load_module
+from compress.runfolder import RunFolder
+
+if TYPE_CHECKING:
+    import optuna
+    from rich.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A metric on the card of one of a trial's stages; `label` names it for people, with its unit."""
+
+    stage: str
+    metric: str
+    label: str
+    maximize: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What to search: `sample` turns an Optuna trial into a recipe; the objectives are traded off."""
+
+    name: str
+    description: str
+    sample: Callable[[optuna.Trial], Recipe]
+    objectives: tuple[Objective, ...]
+
+
+def load_sweep(name: str) -> Sweep:
+    """The sweep called `name` in recipes/sweeps, or the one in the Python file `name`."""
+    return load_module(name, "recipes.sweeps", "sweep").sweep()  # type: ignore[no-any-return]
+
+
+def run_sweep(
+    sweep: Sweep,
+    runs: Path,
+    trials: int,
+    seed: int = 0,
+    device: str = "auto",
+    progress: TerminalProgress | LineProgress | None = None,
+) -> optuna.Study:
+    """Works on the study until `trials` trials are finished in all; returns it."""
+    import optuna
+
+    if trials < 1:
+        raise UserError.of(f"--trials is {trials}", "command line", "Ask for at least 1 trial.")
+    progress = progress or make_progress()
+    folder = folder_of(sweep, runs)
+    with RunFolder(folder).locked():  # only to create the folder, or to say why that fails
+        study = open_study(sweep, folder, seed)
+        requeue_killed(study, folder)
+
+    def objective(trial: optuna.Trial) -> tuple[float, ...]:
+        recipe = sweep.sample(trial)
+        recipe.check()
+        out = folder / trial_folder(trial.params)
+        trial.set_user_attr("folder", out.name)
+        progress.message(f"trial {trial.number}: {', '.join(f'{k} {v}' for k, v in trial.params.items())}")
+        run(recipe, Options(out=out, runs=runs, device=device), progress)
+        return tuple(value_of(objective, recipe, out) for objective in sweep.objectives)
+
+    finished = optuna.trial.TrialState.COMPLETE
+    if len(study.get_trials(deepcopy=False, states=(finished,))) < trials:
+        enough = optuna.study.MaxTrialsCallback(trials, states=(finished,))
+        study.optimize(objective, callbacks=[enough])
+    return study
+
+
+def folder_of(sweep: Sweep, runs: Path) -> Path:
+    """Where a sweep keeps its study and its trials' runs."""
+    return runs / "sweeps" / sweep.name
+
+
+def trial_folder(params: dict[str, Any]) -> str:
+    """A trial's run folder, by its parameters: asking the same again finds what was done."""
+    return f"trial-{hash_of(params)[:12]}"
+
+
+def open_study(sweep: Sweep, folder: Path, seed: int) -> optuna.Study:
+    """The study in the sweep's journal, created if it is not there yet."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    directions = ["maximize" if objective.maximize else "minimize" for objective in sweep.objectives]
+    study = optuna.create_study(study_name=sweep.name, storage=storage, directions=directions, load_if_exists=True)
+    # A resumed sampler must not draw the numbers of the first trials again.
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=8)
+    return study
+
+
+def requeue_killed(study: optuna.Study, folder: Path) -> None:
+    """Asks again for trials that a killed process left running; those of a living process hold their folder's lock."""
+    import optuna
+
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        try:
+            with RunFolder(folder / trial_folder(trial.params)).locked():
+                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        except UserError:
+            continue
+        if trial.params:
+            study.enqueue_trial(trial.params)
+
+
+def value_of(objective: Objective, recipe: Recipe, out: Path) -> float:
+    """The objective's value on the card of a finished trial."""
+    stage = recipe.stages[recipe.index(objective.stage, "objective")]
+    metrics = load_card(out / recipe.folder_of(stage)).metrics
+    value = metrics.get(objective.metric)
+    if value is None:
+        remedy = f"Name one of the card's metrics: {', '.join(sorted(metrics))}."
+        raise UserError.of(f"there is no metric {objective.metric!r}", f"stage {objective.stage!r}", remedy)
+    return value
+
+
+def pareto_table(study: optuna.Study, sweep: Sweep) -> Table:
+    """The trials that no other trial beats in every objective, sorted by the first objective."""
+    from rich.table import Table
+
+    best = sorted(study.best_trials, key=lambda trial: trial.values[0])
+    names = sorted({name for trial in best for name in trial.params})
+    table = Table("trial", *(objective.label for objective in sweep.objectives), *names, "folder", box=None)
+    for trial in best:
+        values = [f"{value:.5g}" for value in trial.values]
+        params = [str(trial.params.get(name, "")) for name in names]
+        table.add_row(str(trial.number), *values, *params, trial.user_attrs.get("folder", ""))
+    return table

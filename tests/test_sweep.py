@@ -1,0 +1,102 @@
+"""A sweep's trials are pipeline runs: they share prefixes, survive a kill, and the front holds what nothing beats."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from rich.console import Console
+
+from compress.artifact import load_card
+from compress.errors import UserError
+from compress.progress import LineProgress
+from compress.recipe import Recipe
+from compress.sweep import (
+    Objective,
+    Sweep,
+    folder_of,
+    load_sweep,
+    open_study,
+    pareto_table,
+    requeue_killed,
+    run_sweep,
+    trial_folder,
+)
+from tests.toy import toy_recipe
+
+
+def sample(trial: Any) -> Recipe:
+    """The first stage is the same in every trial; the second varies."""
+    first = toy_recipe("a").stages[0]
+    width = trial.suggest_int("width", 32, 128, step=32)
+    (second,) = toy_recipe("b", width=width).stages
+    return Recipe(name="trial", description="", teacher=None, stages=(first, second))
+
+
+def sweep(*metrics: str) -> Sweep:
+    objectives = tuple(Objective(stage="b", metric=name, label=name) for name in metrics or ("norm",))
+    return Sweep(name="toy", description="A toy.", sample=sample, objectives=objectives)
+
+
+def go(tmp_path: Path, trials: int, **fields: Any) -> optuna.Study:
+    return run_sweep(sweep(), tmp_path, trials, progress=LineProgress(io.StringIO()), **fields)
+
+
+def test_trials_are_runs_that_share_their_first_stage(tmp_path: Path) -> None:
+    study = go(tmp_path, 3)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+    folders = {trial.user_attrs["folder"] for trial in study.trials}
+    cards = [load_card(folder_of(sweep(), tmp_path) / folder / "10-a") for folder in folders]
+    assert sum(card.reused_from is None for card in cards) == 1
+    for trial in study.trials:
+        folder = folder_of(sweep(), tmp_path) / trial.user_attrs["folder"]
+        assert trial.values == [load_card(folder / "20-b").metrics["norm"]]
+
+
+def test_trials_are_counted_over_all_runs_of_the_sweep(tmp_path: Path) -> None:
+    go(tmp_path, 2)
+    assert len(go(tmp_path, 3).trials) == 3
+    assert len(go(tmp_path, 3).trials) == 3
+
+
+def test_a_killed_trial_is_asked_again(tmp_path: Path) -> None:
+    study = go(tmp_path, 1)
+    killed = study.ask()
+    sample(killed)
+    folder = folder_of(sweep(), tmp_path)
+    requeue_killed(study, folder)
+    assert study.trials[killed.number].state.name == "FAIL"
+    resumed = open_study(sweep(), folder, seed=0).ask()
+    sample(resumed)
+    assert resumed.params == killed.params and resumed.number != killed.number
+
+
+def test_the_front_holds_what_nothing_beats(tmp_path: Path) -> None:
+    two = sweep("norm", "size")
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    space = {"width": optuna.distributions.IntDistribution(32, 128)}
+    for width, values in ((32, (3.0, 1.0)), (64, (2.0, 2.0)), (96, (2.5, 2.5)), (128, (1.0, 3.0))):
+        study.add_trial(optuna.trial.create_trial(params={"width": width}, distributions=space, values=values))
+    text = io.StringIO()
+    Console(file=text, width=120).print(pareto_table(study, two))
+    rows = [line.split()[:4] for line in text.getvalue().splitlines()[1:]]
+    assert rows == [["3", "1", "3", "128"], ["1", "2", "2", "64"], ["0", "3", "1", "32"]]
+
+
+def test_a_metric_that_the_card_lacks_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no metric 'speed'.*Name one of the card's metrics: norm"):
+        run_sweep(sweep("speed"), tmp_path, 1, progress=LineProgress(io.StringIO()))
+
+
+def test_bad_requests_are_user_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--trials is 0"):
+        go(tmp_path, 0)
+    with pytest.raises(UserError, match="there is no sweep 'scenes_ratoi'"):
+        load_sweep("scenes_ratoi")
+
+
+def test_equal_parameters_have_one_folder() -> None:
+    assert trial_folder({"a": 1, "b": "x"}) == trial_folder({"b": "x", "a": 1}) != trial_folder({"a": 2, "b": "x"})
