@@ -116,3 +116,28 @@ def test_guided_dmd_splits_into_distribution_matching_and_guidance_augmentation(
     cond = teacher.posterior_mean(state, sigma_b, text)
     uncond = teacher.posterior_mean(state, sigma_b, null[[0, 0]])
     torch.testing.assert_close(guided - fake, (cond - fake) + (3.0 - 1) * (cond - uncond))
+
+
+def test_following_the_loss_turns_the_student_into_the_data():
+    """x = mean + std * z with an exact fake score, whatever the student currently is: DMD has to end at the data."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.tensor(-0.8, dtype=torch.float64, requires_grad=True)
+    std = torch.tensor(1.2, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([mean, std], lr=0.03)
+    for step in range(300):
+        optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / 300)
+        z, eps = (torch.randn(512, 1, 1, 1, generator=generator, dtype=torch.float64) for _ in range(2))
+        sigma_b = 0.02 + 0.96 * torch.rand(512, generator=generator, dtype=torch.float64)
+        sample = mean + std * z
+        state = add_noise(sample.detach(), eps, sigma_b)
+        real, fake = (
+            teacher.posterior_mean(state, sigma_b)
+            for teacher in (gaussian(DATA_MEAN, DATA_STD), gaussian(mean.item(), std.item()))
+        )
+        # the normaliser weighs samples by their own distance, which biases a mean over samples; off for exactness
+        gradient = dmd.dmd_gradient(sample.detach(), real, fake, normalise=False)
+        optimizer.zero_grad()
+        dmd.dmd_loss(sample, gradient).mean().backward()
+        optimizer.step()
+    assert mean.item() == pytest.approx(DATA_MEAN, abs=0.02)
+    assert std.item() == pytest.approx(DATA_STD, abs=0.02)
