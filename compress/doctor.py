@@ -164,7 +164,7 @@ def one_op_on_htp() -> float:
     """SQNR in dB of x + x in uint16 on the emulator. Raises whatever the runtime raises where it cannot be used."""
     import numpy as np
     import onnxruntime
-    import onnxruntime_qnn as qnn
+    import onnxruntime_qnn as qnn  # type: ignore[import-untyped]
 
     name = qnn.get_ep_name()
     if name not in {device.ep_name for device in onnxruntime.get_ep_devices()}:

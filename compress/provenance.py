@@ -46,7 +46,7 @@ def git_commit() -> str | None:
     """The repository's commit, with "+changes" when tracked files differ from it; None outside a git checkout."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(REPOSITORY), *arguments]
+        command = ["git", "--no-optional-locks", "-C", str(REPOSITORY), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
 
     try:

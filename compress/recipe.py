@@ -104,7 +104,7 @@ def stage_key(config: StageConfig, parents: Iterable[str]) -> str:
         silent = absent is not dataclasses.MISSING and getattr(config, field.name) == absent
         if silent or not field.metadata.get("in_key", True):
             del resolved[field.name]
-    return hash_of({"config": resolved, "parents": list(parents)})
+    return hash_of({"config": _whole(resolved), "parents": list(parents)})
 
 
 def discover(package: str = "recipes", function: str = "recipe") -> dict[str, ModuleType]:
@@ -123,7 +123,8 @@ def discover(package: str = "recipes", function: str = "recipe") -> dict[str, Mo
 
 def load_recipe(name: str) -> Recipe:
     """The recipe called `name`, or the one in the Python file `name`; UserError if there is none."""
-    return load_module(name).recipe()  # type: ignore[no-any-return]
+    recipe: Recipe = load_module(name).recipe()
+    return recipe
 
 
 def load_module(name: str, package: str = "recipes", function: str = "recipe") -> ModuleType:
@@ -163,3 +164,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return value.as_posix()
     return value
+
+
+def _whole(value: Any) -> Any:
+    """1.0 as 1: a recipe may write either where a field is a float, and means the same."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value

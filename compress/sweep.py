@@ -46,7 +46,8 @@ class Sweep:
 
 def load_sweep(name: str) -> Sweep:
     """The sweep called `name` in recipes/sweeps, or the one in the Python file `name`."""
-    return load_module(name, "recipes.sweeps", "sweep").sweep()  # type: ignore[no-any-return]
+    sweep: Sweep = load_module(name, "recipes.sweeps", "sweep").sweep()
+    return sweep
 
 
 def run_sweep(

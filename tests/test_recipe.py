@@ -33,6 +33,7 @@ def test_the_key_depends_on_every_field_that_decides_and_on_the_parents() -> Non
 
 def test_the_key_ignores_fields_that_cannot_change_the_result() -> None:
     assert key() == key(log_every=5) == key(step_s=1.0)
+    assert key(scale=1.0) == key(scale=1) != key(scale=1.5)
 
 
 def test_a_field_added_later_leaves_old_keys_alone(monkeypatch: pytest.MonkeyPatch) -> None:

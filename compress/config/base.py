@@ -13,7 +13,8 @@ class StageConfig:
     """One stage of a recipe.
 
     `kind` and `runner` say which code runs it; `code_version` is raised by hand when that code's result changes, so
-    that artefacts made by older code are not reused. All three enter the stage's key together with the fields.
+    that artefacts made by older code are not reused. Kind, code version and fields make up the stage's key; where the
+    code lies (`runner`) does not, and neither do fields whose metadata says so (`compress.recipe.stage_key`).
     """
 
     kind: ClassVar[str]
