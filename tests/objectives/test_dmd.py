@@ -124,10 +124,10 @@ def test_following_the_loss_turns_the_student_into_the_data():
     mean = torch.tensor(-0.8, dtype=torch.float64, requires_grad=True)
     std = torch.tensor(1.2, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([mean, std], lr=0.03)
-    for step in range(300):
-        optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / 300)
-        z, eps = (torch.randn(512, 1, 1, 1, generator=generator, dtype=torch.float64) for _ in range(2))
-        sigma_b = 0.02 + 0.96 * torch.rand(512, generator=generator, dtype=torch.float64)
+    for step in range(200):
+        optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / 200)
+        z, eps = (torch.randn(256, 1, 1, 1, generator=generator, dtype=torch.float64) for _ in range(2))
+        sigma_b = 0.02 + 0.96 * torch.rand(256, generator=generator, dtype=torch.float64)
         sample = mean + std * z
         state = add_noise(sample.detach(), eps, sigma_b)
         real, fake = (
