@@ -91,7 +91,9 @@ def _headlines(metrics: dict[str, float], tasks: dict[tuple[str, str], Score]) -
     """t2i, edit and overall with their bounds; a task's sample count is known, so theirs are the sums."""
     found = {}
     for name in HEADLINES:
-        if name in metrics:
+        if name not in metrics and f"quick_{name}" in metrics:
+            found[name] = Score(metrics[f"quick_{name}"], rough=True)
+        elif name in metrics:
             counts = [score.count for (kind, _), score in tasks.items() if score.count and name in (kind, "overall")]
             low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
             found[name] = Score(metrics[name], low, high, sum(counts) or None)

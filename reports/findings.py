@@ -146,7 +146,7 @@ def _depth(block: str) -> tuple[int, str]:
 
 def parity(run: Run) -> list[Parity]:
     """Float student, quantized, deployed: what each step cost in overall score."""
-    scored = [record for record in run.stages if "overall" in record.scores]
+    scored = [record for record in run.stages if "overall" in record.scores and not record.scores["overall"].rough]
     rows: list[Parity] = []
     for before, record in zip([None, *scored], scored, strict=False):
         if record.stage not in MOST_LOST:

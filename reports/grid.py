@@ -84,6 +84,8 @@ def _by_task(questions: Sequence[Question]) -> list[Question]:
 
 
 def _in_turn(questions: Sequence[Question], rows_per_task: int) -> list[Question]:
-    """The first prompt of each task, then the second of each, and so on."""
-    rounds = zip_longest(*(group[:rows_per_task] for group in _grouped(questions)))
-    return [question for turn in rounds for question in turn if question is not None]
+    """The first prompt of each task, then the second of each, and so on; generation and editing alternate."""
+    groups = [group[:rows_per_task] for group in _grouped(questions)]
+    kinds = [[group for group in groups if (group[0][0] == "t2i") == generated] for generated in (True, False)]
+    alternating = [group for pair in zip_longest(*kinds, fillvalue=()) for group in pair]
+    return [question for turn in zip_longest(*alternating) for question in turn if question is not None]

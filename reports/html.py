@@ -23,11 +23,11 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 @dataclass(frozen=True)
 class Curve:
-    """One panel of curves: title, drawing, and what its colours stand for, in order."""
+    """One panel of curves: title, drawing, and (name, colour class) of each."""
 
     title: str
     figure: Markup
-    names: list[str]
+    legend: list[tuple[str, str]]
 
 
 def write_report(run_folder: Path) -> Path:
@@ -98,13 +98,14 @@ def _evolution(run: Run) -> list[tuple[str, str]]:
 
 def _curves(run: Run) -> list[tuple[Record, list[Curve]]]:
     """Each stage's curves: losses together, scores together, everything else by itself."""
-    told = {id(record) for record in [run.stage("reward")] if record}
     found = []
     for record in run.stages:
         rest = {name: points for name, points in record.curves.items() if points}
-        if id(record) in told:
-            rest = {name: points for name, points in rest.items() if not _is_reward(name) and not _is_verdict(name)}
-        groups = [("Loss", _take(rest, lambda n: n.startswith("loss"))), ("Verifier's score", _take(rest, _is_verdict))]
+        if record is run.stage("reward"):
+            for told in (_is_judged, _is_verdict):  # these stand in their own panels above
+                _take(rest, told)
+        groups = [("Loss", _take(rest, lambda n: n.startswith("loss"))), ("Verifier’s score", _take(rest, _is_verdict))]
+        groups.append(("Reward in training", _take(rest, lambda n: n in {"reward_t2i", "reward_edit"})))
         groups += [(words.heading(name), {name: points}) for name, points in rest.items()]
         if figures := [_curve(title, series) for title, series in groups if series]:
             found.append((record, figures))
@@ -112,20 +113,22 @@ def _curves(run: Run) -> list[tuple[Record, list[Curve]]]:
 
 
 def _reward(run: Run) -> list[Curve]:
-    """What the reward stage raised, and what it was meant to raise."""
+    """What the reward stage raised, and what it was meant to raise, on the same held-out requests."""
     record = run.stage("reward")
     if record is None:
         return []
     curves = dict(record.curves)
     panels = [
-        ("Learned reward: what training raises", _take(curves, _is_reward)),
+        ("Learned reward: what training raises", _take(curves, _is_judged)),
         ("Exact verifier: what it is meant to raise", _take(curves, _is_verdict)),
     ]
     return [_curve(title, series) for title, series in panels if series]
 
 
 def _curve(title: str, series: Curves) -> Curve:
-    return Curve(title, Markup(plots.chart(series, title)), [words.label_of(name) for name in series])
+    colours = plots.colours(list(series))
+    legend = [(words.label_of(name), colour) for name, colour in zip(series, colours, strict=True)]
+    return Curve(title, Markup(plots.chart(series, title, colours)), legend)
 
 
 def _take(curves: Curves, wanted: Callable[[str], bool]) -> Curves:
@@ -134,8 +137,8 @@ def _take(curves: Curves, wanted: Callable[[str], bool]) -> Curves:
     return {name: curves.pop(name) for name in names}
 
 
-def _is_reward(name: str) -> bool:
-    return name.startswith("reward")
+def _is_judged(name: str) -> bool:
+    return name.startswith("judged_reward")
 
 
 def _is_verdict(name: str) -> bool:

@@ -12,12 +12,7 @@ from reports.record import HEADLINES, Record
 def render_markdown(run: Run) -> str:
     """The whole report as text, ending in a newline."""
     parts = [f"# {run.name}", run.description, findings.summary(run), "## Flow", _flow(run)]
-    columns, rows = findings.task_table(run.chain)
-    if rows:
-        header = ["task", *(record.label for record in columns)]
-        body = [[f"{row.kind} {row.task}", *(words.score(s.value if s else None) for s in row.scores)] for row in rows]
-        parts += ["## Scores by task", table(header, body)]
-    parts += _pruning(run) + _device(run)
+    parts += _tasks(run) + _pruning(run) + _device(run)
     parts += ["## Provenance", _provenance(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -43,16 +38,40 @@ def _flow_row(record: Record | Absent) -> list[str]:
     return [record.label, made, *figures, *scores, steps, words.duration(record.wall_s)]
 
 
-def _pruning(run: Run) -> list[str]:
-    blocks = findings.kept_by_block(run)
-    if not blocks:
+def _tasks(run: Run) -> list[str]:
+    columns, rows = findings.task_table(run.chain)
+    if not rows:
         return []
-    rows = [
-        [f"{block}.{layer}", str(kept.kept), str(kept.units), words.score(kept.score_share)]
-        for block, layers in blocks.items()
-        for layer, kept in layers
+    header = ["task", *(record.label for record in columns)]
+    kinds = {"t2i": "generate", "edit": "edit"}
+    body = [
+        [
+            f"{kinds.get(row.kind, row.kind)}: {words.label_of(row.task)}",
+            *(words.score(s.value if s else None) for s in row.scores),
+        ]
+        for row in rows
     ]
-    return ["## Widths kept", table(["layer group", "kept", "of", "share of importance"], rows)]
+    for name in dict.fromkeys(name for record in columns for name in record.parts):
+        unit = words.unit_of(name)
+        figures = [words.number(record.parts.get(name)) for record in columns]
+        body.append([words.label_of(name) + (f", {unit}" if unit else ""), *figures])
+    return ["## Scores by task", table(header, body)]
+
+
+def _pruning(run: Run) -> list[str]:
+    pruned, parts = run.stage("prune"), []
+    if pruned and pruned.evolution:
+        names = list(dict.fromkeys(name for row in pruned.evolution for name in row))
+        rows = [[_cell(row.get(name)) for name in names] for row in pruned.evolution]
+        parts += ["## Pruning, step by step", table(names, rows)]
+    if pruned and pruned.kept:
+        rows = [[f"`{g}`", str(k.kept), str(k.units), words.score(k.score_share)] for g, k in pruned.kept.items()]
+        parts += ["## Widths kept", table(["layer group", "kept", "of", "share of importance"], rows)]
+    return parts
+
+
+def _cell(value: object) -> str:
+    return words.number(value, 4) if isinstance(value, int | float) else str("" if value is None else value)
 
 
 def _device(run: Run) -> list[str]:

@@ -9,7 +9,7 @@ from reports import words
 from reports.record import HEADLINES, Record, Score
 from reports.svg import Panel, Points, Scale, dot, figure, line, polyline, smooth, spread, text, thin, tip
 
-COLOURS = ("s1", "s2", "s3")
+COLOURS = ("s1", "s2", "s3", "s4")
 _SERIES = {"t2i": "s1", "edit": "s2", "overall": "s3"}
 HEADLINE_LABELS = {"t2i": "generation", "edit": "editing", "overall": "overall"}
 _SQNR_AT_LEAST_DB = {"htp_vs_aimet": 55.0, "htp_vs_float": 35.0}
@@ -24,8 +24,9 @@ def scores_over_stages(chain: Sequence[Record]) -> str:
     records = [record for record in chain if record.scores]
     if not records:
         return ""
-    step, left, right, top, bottom = 92, 44, 110, 18, 250
-    width = left + right + step * max(len(records) - 1, 1) + 40
+    left, right, top, bottom = 44, 120, 18, 250
+    step = min(140.0, 890 / max(len(records) - 1, 1))
+    width = round(left + right + step * max(len(records) - 1, 1) + 40)
     span = width - right - 20
     floor = _floor([record for record in records if record.stage != "prune"] or records)
     panel = Panel(Scale(0, len(records) - 1, left + 20, span), Scale(floor, 1, bottom, top))
@@ -97,7 +98,19 @@ def interval(score: Score) -> str:
         notes.append(f"{score.low:.3f} to {score.high:.3f}")
     if score.count:
         notes.append(f"n = {score.count}")
+    if score.rough:
+        notes.append("a quick check during training")
     return words.score(score.value) + (f" ({', '.join(notes)})" if notes else "")
+
+
+def colours(names: Sequence[str]) -> list[str]:
+    """A colour class for each curve: generation and editing keep theirs on the whole page, others take what is left."""
+    wanted = ["s1" if "t2i" in name else "s2" if "edit" in name else "s3" for name in names]
+    given: list[str] = []
+    for colour in wanted:
+        free = [other for other in ("s4", *COLOURS) if other not in given and other not in wanted]
+        given.append(free[0] if colour in given and free else colour)
+    return given
 
 
 def chart(series: Mapping[str, Points], label: str, css: Sequence[str] = COLOURS, x_unit: str = "step") -> str:

@@ -21,6 +21,7 @@ class Score:
     low: float | None = None
     high: float | None = None
     count: int | None = None
+    rough: bool = False  # from the few pictures of a check during training, not from the benchmark
 
 
 @dataclass(frozen=True)

@@ -32,19 +32,19 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, count: int = 4) -> list[float]:
-        """Round values inside the range, about `count` of them."""
+        """Round values inside the range, at least `count` of them on a linear scale."""
         return log_ticks(self.low, self.high) if self.log else linear_ticks(self.low, self.high, count)
 
 
 def linear_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten within [low, high]."""
+    """Multiples of 1, 2 or 5 times a power of ten within [low, high], the fewest that are at least `count`."""
     if high <= low:
         return [low]
-    rough = 0.7 * (high - low) / max(count, 1)  # rather a tick too many than a lonely one
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
+    power = 10.0 ** math.ceil(math.log10(high - low))
+    for step in (power, power / 2, power / 5, power / 10, power / 20, power / 50):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first + 1 >= count:
+            break
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 

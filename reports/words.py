@@ -39,6 +39,8 @@ def number(value: float | None, digits: int = 3) -> str:
         return NO_FIGURE
     if value == 0:
         return "0"
+    if isinstance(value, int) and abs(value) < 10**digits:
+        return str(value)
     size = abs(value)
     if size >= 1e6 or size < 1e-4:
         return f"{value:.{digits - 1}e}"

@@ -34,11 +34,13 @@ SCORES = {
     "deploy": (0.931, 0.858),
 }
 HOURS = {"prune": 0.03, "t2i": 2.4, "edit": 1.9, "joint": 3.1, "sft": 0.4, "reward": 0.9, "distill": 1.2}
-PROMPTS_PER_TASK = 2
 
 
-def make_run(root: Path, name: str = "scenes", pictures: bool = True) -> Path:
-    """Writes runs/<name> and teachers/weights/<name> under `root`; returns the run folder."""
+def make_run(root: Path, name: str = "scenes", pictures: int = 1) -> Path:
+    """Writes runs/<name> and teachers/weights/<name> under `root`; returns the run folder.
+
+    `pictures` is how many prompts of each task every stage has drawn.
+    """
     run, teacher = root / "runs" / name, root / "teachers" / "weights" / name / "30-teacher"
     parent = _write(teacher, "30-teacher", "teacher", None, pictures)
     first = parent
@@ -69,7 +71,7 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write(folder: Path, name: str, stage: str, parents: list[dict[str, str]] | None, pictures: bool) -> dict[str, str]:
+def _write(folder: Path, name: str, stage: str, parents: list[dict[str, str]] | None, pictures: int) -> dict[str, str]:
     folder.mkdir(parents=True)
     key, content = _hash(name), _hash(name + " content")
     card = {
@@ -97,7 +99,7 @@ def _write(folder: Path, name: str, stage: str, parents: list[dict[str, str]] | 
     steps = 4 if stage in {"distill", "quantize", "deploy"} else 28
     (folder / "sampling.json").write_text(json.dumps({"steps": steps, "guidance_text": 3.0}))
     if pictures:
-        write_samples(folder / "samples", stage)
+        write_samples(folder / "samples", stage, pictures)
     return {"name": name, "key": key, "content_hash": content}
 
 
@@ -143,8 +145,14 @@ def curves(stage: str) -> dict[str, list[list[float]]]:
     if stage in {"prune", "quantize", "deploy"}:
         return {}
     if stage == "reward":
-        rewards = {"reward_t2i": rising(0.42, 0.71, 40), "reward_edit": rising(0.35, 0.64, 40)}
-        return rewards | {"t2i": rising(0.934, 0.957), "edit": rising(0.851, 0.883), "kl": falling(0.001, 0.02)}
+        rewards = {"reward_t2i": rising(0.42, 0.71, 80), "reward_edit": rising(0.35, 0.64, 80)}
+        rewards |= {f"judged_{name}": points[::8] for name, points in rewards.items()}
+        return rewards | {
+            "reward_model_accuracy": rising(0.5, 0.94),
+            "t2i": rising(0.934, 0.957),
+            "edit": rising(0.851, 0.883),
+            "kl": falling(0.001, 0.02),
+        }
     found = {"loss": falling(1.4, 0.21), "t2i": rising(0.1, SCORES[stage][0])}
     if SCORES[stage][1]:
         found |= {
@@ -192,13 +200,13 @@ def kept() -> dict[str, dict[str, dict[str, Any]]]:
     return {"narrow": rows, "attention": heads}
 
 
-def write_samples(folder: Path, stage: str) -> None:
+def write_samples(folder: Path, stage: str, per_task: int) -> None:
     """True renders, blurred by noise and sometimes replaced by a wrong one, as a worse or better network would."""
     folder.mkdir()
     t2i, edit = SCORES[stage]
     noise = np.random.default_rng(len(stage))
     rows = []
-    for index, (kind, task, prompt, scene, source) in enumerate(_questions(edit is not None)):
+    for index, (kind, task, prompt, scene, source) in enumerate(_questions(per_task, edit is not None)):
         right = noise.random() < (t2i if kind == "t2i" else edit or 0.0)
         picture = render([scene])[0].astype(float) if right else render([_other(index)])[0].astype(float)
         strength = 70.0 if stage == "prune" else 4.0
@@ -212,13 +220,13 @@ def write_samples(folder: Path, stage: str) -> None:
     (folder / "samples.json").write_text(json.dumps(rows, indent=1))
 
 
-def _questions(edits: bool) -> list[tuple[str, str, str, Any, np.ndarray | None]]:
+def _questions(per_task: int, edits: bool) -> list[tuple[str, str, str, Any, np.ndarray | None]]:
     rng = np.random.default_rng(0)
     found: list[tuple[str, str, str, Any, np.ndarray | None]] = []
-    for task in T2I_TASKS * PROMPTS_PER_TASK:
+    for task in T2I_TASKS * per_task:
         sample = sample_t2i(rng, task=task)
         found.append(("t2i", task, sample.prompt.text, sample.scene, None))
-    for task in EDIT_TASKS * PROMPTS_PER_TASK if edits else ():
+    for task in EDIT_TASKS * per_task if edits else ():
         edit = sample_edit(rng, task)
         found.append(("edit", task, edit.instruction.text, edit.target, render([edit.source])[0]))
     return found
