@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from compress.config.train import TrainConfig
@@ -28,8 +28,8 @@ class VaeConfig(TrainConfig):
     latent_channels: int = 16
     latent_noise: float = 0.5
     pool_images: int = 16384
-    validate_every: int = 500
-    validate_images: int = 500
+    validate_every: int = field(default=500, metadata={"in_key": False})
+    validate_images: int = field(default=500, metadata={"in_key": False})
 
     def problems(self) -> list[Problem]:
         """Also: one more level than downsamplings."""
@@ -50,6 +50,7 @@ class TextConfig(TrainConfig):
     runner: ClassVar[str] = "compress.stages.text:run"
 
     name: str = "text"
+    ema_decay: float = 0.99  # the run is short
     batch_size: int = 128
     learning_rate: float = 1e-3
     width: int = 128

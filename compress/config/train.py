@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from compress.config.base import StageConfig
 from compress.errors import Problem
@@ -28,8 +28,8 @@ class TrainConfig(StageConfig):
     clip_norm: float = 1.0
     ema_decay: float = 0.998
     precision: str = "bf16"
-    log_every: int = 25
-    checkpoint_every_s: float = 60.0
+    log_every: int = field(default=25, metadata={"in_key": False})
+    checkpoint_every_s: float = field(default=60.0, metadata={"in_key": False})
 
     def problems(self) -> list[Problem]:
         """Ranges of the optimisation settings."""

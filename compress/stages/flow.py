@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from compress.config.flow import FlowConfig, _FlowBase
+from compress.config.flow import FlowConfig, TeacherConfig
 from compress.data.scenes.dataset import Pool, open_pool
 from compress.diffusion.prediction import add_noise
 from compress.diffusion.schedule import draw_logit_normal
@@ -39,7 +39,7 @@ class Drawn:
 class BatchMaker:
     """Draws batches of a task mix from the encoded pools, with condition dropout; on the system's device."""
 
-    def __init__(self, system: DiffusionSystem, pools: dict[str, Pool], config: _FlowBase) -> None:
+    def __init__(self, system: DiffusionSystem, pools: dict[str, Pool], config: FlowConfig | TeacherConfig) -> None:
         self.system, self.pools, self.config = system, pools, config
         self.null_ids_t = system.tokenize([""])[0]
 
@@ -88,14 +88,14 @@ class FlowStage(TrainingStage):
 
     def __init__(
         self,
-        config: _FlowBase,
+        config: FlowConfig | TeacherConfig,
         progress: Progress,
         system: DiffusionSystem,
         pools: dict[str, Pool],
         teacher: nn.Module | None = None,
     ) -> None:
         super().__init__(config, progress)
-        self.config: _FlowBase = config
+        self.config: FlowConfig | TeacherConfig = config
         self.system = system
         self.batches = BatchMaker(system, pools, config)
         self.trained = system.unet.train()
@@ -139,16 +139,17 @@ class FlowStage(TrainingStage):
         return quick_scores(averaged, config.validate_images, seed=5)
 
 
-def sampling_of(config: _FlowBase) -> SamplingDefaults:
+def sampling_of(config: FlowConfig | TeacherConfig) -> SamplingDefaults:
     """How the trained checkpoint is meant to be sampled."""
+    sampling = SamplingDefaults(
+        steps=config.sampling_steps, guidance_text=config.guidance_text, shift=config.sampling_shift
+    )
     if isinstance(config, FlowConfig):
-        return SamplingDefaults(
-            config.sampling_steps, config.guidance_text, config.guidance_edit_text, config.guidance_image
-        )
-    return SamplingDefaults(steps=getattr(config, "sampling_steps", 28), guidance_text=config.guidance_text)  # type: ignore[attr-defined]
+        return replace(sampling, guidance_edit_text=config.guidance_edit_text, guidance_image=config.guidance_image)
+    return sampling
 
 
-def open_pools(system: DiffusionSystem, config: _FlowBase, ctx: StageContext) -> dict[str, Pool]:
+def open_pools(system: DiffusionSystem, config: FlowConfig | TeacherConfig, ctx: StageContext) -> dict[str, Pool]:
     """The encoded data that a configuration's task mix needs."""
     share = config.edit_share if isinstance(config, FlowConfig) else 0.0
     curated = isinstance(config, FlowConfig) and config.curated
@@ -159,7 +160,9 @@ def open_pools(system: DiffusionSystem, config: _FlowBase, ctx: StageContext) ->
     }
 
 
-def train(config: _FlowBase, ctx: StageContext, system: DiffusionSystem, teacher: nn.Module | None) -> StageResult:
+def train(
+    config: FlowConfig | TeacherConfig, ctx: StageContext, system: DiffusionSystem, teacher: nn.Module | None
+) -> StageResult:
     """Trains `system`'s denoiser and writes the artefact; metrics are the last validation's."""
     stage = FlowStage(config, ctx.progress, system, open_pools(system, config, ctx), teacher)
     fit(stage, ctx, config.name)

@@ -33,7 +33,11 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     "remove": ("remove the {old}", "delete the {old}", "take the {old} away"),
     "replace": ("replace the {old} with {new}", "change the {old} into {new}", "swap the {old} for {new}"),
     "recolor": ("make the {old} {color}", "paint the {old} {color}", "change the color of the {old} to {color}"),
-    "move": ("move the {old} to the {edge} edge", "push the {old} to the {edge} edge", "put the {old} at the {edge} edge"),
+    "move": (
+        "move the {old} to the {edge} edge",
+        "push the {old} to the {edge} edge",
+        "put the {old} at the {edge} edge",
+    ),
     "background": ("change the background to {color}", "make the background {color}", "set {indefinite} background"),
 }
 

@@ -106,6 +106,8 @@ def read(images: np.ndarray) -> list[Reading]:
     """Reads pictures, uint8 (b, 64, 64, 3), into what they show. Raises ValueError on another shape or dtype."""
     if images.ndim != 4 or images.shape[1:] != (IMAGE_PX, IMAGE_PX, 3) or images.dtype != np.uint8:
         raise ValueError(f"expected uint8 (b, {IMAGE_PX}, {IMAGE_PX}, 3), got {images.dtype} {images.shape}")
+    if len(images) == 0:
+        return []
     palette = np.asarray([PALETTE[name] for name in (*COLORS, *BACKGROUNDS)], dtype=np.float32)
     pixels = images.astype(np.float32)
     distance = (palette**2).sum(-1) - 2 * pixels @ palette.T  # the pixel's own square does not change the order
@@ -239,9 +241,7 @@ def _old(source: Reading, operation: Operation) -> Seen | None:
     return next((thing for thing in source.things if thing.look == operation.old), None)
 
 
-def _carried_out(
-    operation: Operation, old: Seen | None, left: list[Seen], result: Reading
-) -> tuple[bool, Seen | None]:
+def _carried_out(operation: Operation, old: Seen | None, left: list[Seen], result: Reading) -> tuple[bool, Seen | None]:
     """Whether one operation was done, and the thing it made (to be struck from what is `left`)."""
     if operation.kind == "background":
         return result.background == operation.background, None
