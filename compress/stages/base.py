@@ -7,9 +7,11 @@ with the weights of an unbroken one, bit for bit on the CPU.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,6 +211,8 @@ def fit(stage: TrainingStage, ctx: StageContext, label: str) -> TrainingStage:
     """Trains to `config.steps`, continuing from the work folder's checkpoint where there is one."""
     config = stage.config
     torch.manual_seed(config.seed)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # our own progress says what matters
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
     checkpoint = ctx.work / CHECKPOINT
     ctx.work.mkdir(parents=True, exist_ok=True)
     trainer = L.Trainer(
