@@ -10,6 +10,7 @@ from reports.collect import Run
 from reports.record import HEADLINES, Kept, Record, Score
 
 _TOLD_ELSEWHERE = ("parameters_m", "macs_g", "size_mb", "task_", "part_", "untouched_psnr_db", *HEADLINES)
+_HELPERS = {"vae", "text"}  # stages whose network is not the denoiser
 MOST_LOST = {"quantize": 0.02, "deploy": 0.01}  # of the overall score, against the stage before
 
 
@@ -74,7 +75,8 @@ def tiles(run: Run) -> list[Tile]:
 
 
 def _shrunk(run: Run, metric: str, name: str, unit: str) -> Tile | None:
-    known = [record for record in run.chain if getattr(record, metric) is not None]
+    denoisers = [record for record in run.chain if record.stage not in _HELPERS]
+    known = [record for record in denoisers if getattr(record, metric) is not None]
     if not known:
         return None
     first, last = getattr(known[0], metric), getattr(known[-1], metric)

@@ -111,7 +111,7 @@ class Panel:
     x: Scale
     y: Scale
 
-    def axes(self, y_unit: str = "", x_unit: str = "", x_ticks: int = 4, y_ticks: int = 4) -> list[str]:
+    def axes(self, y_unit: str = "", x_unit: str = "", x_ticks: int = 3, y_ticks: int = 3) -> list[str]:
         """Horizontal grid lines with their values, values along x, and both units."""
         left, right, bottom, top = self.x.start, self.x.end, self.y.start, self.y.end
         parts = []
