@@ -45,8 +45,7 @@ def overridable(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     """Dotted field -> (type, value now) of everything that can be changed from the command line."""
     found: dict[str, tuple[Any, Any]] = {"live": (tuple[str, ...], recipe.live)}
     groups: list[tuple[str, Any]] = [(stage.name, stage) for stage in recipe.stages]
-    if recipe.teacher is not None:
-        groups.append(("teacher", recipe.teacher))
+    groups += [(name, part) for name, part in _parts(recipe).items()]
     for name, config in groups:
         hints = get_type_hints(type(config))
         for field in dataclasses.fields(config):
@@ -120,13 +119,17 @@ def _literal(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
+def _parts(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe has beside its stages and can be changed field by field."""
+    parts = {"teacher": recipe.teacher, "judge": recipe.judge}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
 def _replace(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    stages = []
-    for stage in recipe.stages:
-        own = {name.partition(".")[2]: v for name, v in changes.items() if name.partition(".")[0] == stage.name}
-        stages.append(dataclasses.replace(stage, **own))
-    teacher = recipe.teacher
-    if teacher is not None:
-        own = {name.partition(".")[2]: v for name, v in changes.items() if name.startswith("teacher.")}
-        teacher = dataclasses.replace(teacher, **own)
-    return dataclasses.replace(recipe, stages=tuple(stages), teacher=teacher, live=changes.get("live", recipe.live))
+    def changed(name: str, config: Any) -> Any:
+        own = {field.partition(".")[2]: value for field, value in changes.items() if field.startswith(f"{name}.")}
+        return dataclasses.replace(config, **own)
+
+    parts = {name: changed(name, part) for name, part in _parts(recipe).items()}
+    stages = tuple(changed(stage.name, stage) for stage in recipe.stages)
+    return dataclasses.replace(recipe, stages=stages, live=changes.get("live", recipe.live), **parts)

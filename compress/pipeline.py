@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress import provenance
 from compress.artifact import Card, load_card, write_artifact, write_json
+from compress.judge import examine
 from compress.plan import SHIPPED, Action, Options, Plan, Step, make_plan
 from compress.progress import LineProgress, TerminalProgress, duration, make_progress
 from compress.recipe import Recipe, resolved_config
@@ -27,6 +28,8 @@ from compress.stages.context import StageContext, StageResult
 
 if TYPE_CHECKING:
     import torch
+
+SCORE = "overall"  # a stage with this metric has scored itself
 
 
 def run(recipe: Recipe, options: Options, progress: TerminalProgress | LineProgress | None = None) -> Plan:
@@ -98,6 +101,10 @@ def compute(
         ctx = StageContext(out, work, parent, plan.teacher, device, progress, cache)
         with provenance.Meter(work / "meter.json") as meter:
             result = call(step, ctx)
+            judge_start_s = time.monotonic()
+            judge = None if SCORE in result.metrics else plan.recipe.judge
+            result.metrics = examine(out, judge, device, progress) | result.metrics
+            result.extra["judging_s"] = round(time.monotonic() - judge_start_s, 2)
             card.wall_s, card.peak_rss_gb = round(meter.wall_s, 2), round(meter.peak_rss_gb, 3)
         progress.close()
         fill(card, result, str(device))

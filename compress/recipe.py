@@ -31,10 +31,22 @@ class TeacherRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Who scores the checkpoints that stages make, and on how many pictures of a kind; not part of any key.
+
+    `runner` is "module:function", called as function(folder, images, device, progress) -> metrics.
+    """
+
+    runner: str = "compress.evaluation.measure:measure"
+    images: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The stages of one run, in order: each starts from the artefact of the one before, the first from the teacher.
 
     `live` names stages that are computed in this run folder even where a shipped or another run's artefact would do.
+    `judge` scores every checkpoint that a stage has not scored itself.
     """
 
     name: str  # also the run folder: runs/<name>
@@ -42,6 +54,7 @@ class Recipe:
     teacher: TeacherRef | None
     stages: tuple[StageConfig, ...]
     live: tuple[str, ...] = ()
+    judge: Judge | None = None
 
     def problems(self) -> list[Problem]:
         """Every mistake in the recipe and in all of its stages, each with its remedy."""
@@ -54,6 +67,8 @@ class Recipe:
         for name in self.live:
             if name not in names:
                 found.append(Problem(f"live names {name!r}", f"recipe {self.name!r}", _did_you_mean(name, names)))
+        if self.judge is not None and self.judge.images < 0:
+            found.append(Problem(f"judge.images is {self.judge.images}", f"recipe {self.name!r}", "Give 0 or more."))
         return found + [problem for stage in self.stages for problem in stage.problems()]
 
     def check(self) -> None:
@@ -80,6 +95,7 @@ class Recipe:
             "description": self.description,
             "teacher": dataclasses.asdict(self.teacher) if self.teacher else None,
             "live": list(self.live),
+            "judge": dataclasses.asdict(self.judge) if self.judge else None,
             "stages": [resolved_config(stage) for stage in self.stages],
         }
 

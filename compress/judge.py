@@ -1,0 +1,39 @@
+"""What the pipeline adds to every stage's card that holds a checkpoint: its cost, and what it can do."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress.recipe import Judge
+from compress.stages.context import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+
+def examine(folder: Path, judge: Judge | None, device: torch.device, progress: Progress) -> dict[str, float]:
+    """Cost of the network in `folder` and, with a judge, its scores; empty where there is no network."""
+    if not (folder / "unet" / "config.json").is_file():
+        return {}
+    metrics = cost_of(folder)
+    if judge is not None:
+        module, _, function = judge.runner.partition(":")
+        metrics |= getattr(importlib.import_module(module), function)(folder, judge.images, device, progress)
+    return metrics
+
+
+def cost_of(folder: Path) -> dict[str, float]:
+    """parameters_m, macs_g of one forward, size_mb_w8_padded: of the U-Net in `folder` at its own latent size."""
+    from compress.cost import cost
+    from students.spec import StudentSpec
+
+    unet = json.loads((folder / "unet" / "config.json").read_text())
+    text = json.loads((folder / "text_encoder" / "config.json").read_text())
+    pooled = unet.get("addition_embed_type") == "text_time"  # SDXL reads the pooled text, DreamLite does not
+    spec = StudentSpec.from_config(unet, pooled_dim=text["hidden_size"] if pooled else None)
+    height = unet["sample_size"]
+    pair = unet["_class_name"] == "DreamLiteUNetModel"  # target and source stand side by side
+    return cost(spec, height, height * (1 + pair), text["max_position_embeddings"]).metrics()
