@@ -44,6 +44,7 @@ def write_report(run_folder: Path) -> Path:
 
 def render_html(run: Run) -> str:
     """The whole page as text; whatever the cards do not tell is left out."""
+    pruned = run.stage("prune")
     return (
         environment()
         .get_template("report.html.j2")
@@ -55,7 +56,7 @@ def render_html(run: Run) -> str:
             tasks=findings.task_table(run.chain),
             parts=list(dict.fromkeys(name for record in run.chain for name in record.parts)),
             grid=grid.build(run.chain),
-            evolution=[(title, Markup(svg)) for title, svg in _evolution(run)],
+            evolution=Markup(plots.evolution(pruned.evolution if pruned else [])),
             kept=findings.kept_by_block(run),
             curves=_curves(run),
             reward=_reward(run),
@@ -89,11 +90,6 @@ def _asset(name: str) -> Markup:
 
 def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def _evolution(run: Run) -> list[tuple[str, str]]:
-    pruned = run.stage("prune")
-    return plots.evolution(pruned.evolution) if pruned else []
 
 
 def _curves(run: Run) -> list[tuple[Record, list[Curve]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from reports import words
 from reports.record import HEADLINES, Record, Score
@@ -11,6 +12,11 @@ from reports.svg import Panel, Points, Scale, dot, figure, line, polyline, smoot
 
 COLOURS = ("s1", "s2", "s3", "s4")
 _SERIES = {"t2i": "s1", "edit": "s2", "overall": "s3"}
+_EVOLUTION = (
+    ("parameters_m", "Parameters, M", "s1"),
+    ("macs_g", "MACs of one forward, G", "s3"),
+    ("velocity_mse", "Velocity error against the teacher, MSE", "s2"),
+)
 HEADLINE_LABELS = {"t2i": "generation", "edit": "editing", "overall": "overall"}
 _SQNR_AT_LEAST_DB = {"htp_vs_aimet": 55.0, "htp_vs_float": 35.0}
 
@@ -145,19 +151,34 @@ def _series(panel: Panel, name: str, points: Points, css: str) -> list[str]:
     ]
 
 
-def evolution(rows: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
-    """(title, figure) of parameters, MACs and velocity error after each pruning step; absent columns are left out."""
-    columns = {
-        "parameters_m": ("Parameters, M", "s1"),
-        "macs_g": ("MACs of one forward, G", "s3"),
-        "velocity_mse": ("Velocity error, MSE", "s2"),
-    }
-    figures = []
-    for name, (title, css) in columns.items():
-        points = [(float(row["step"]), float(row[name])) for row in rows if row.get(name) is not None]
-        if points:
-            figures.append((title, chart({title: points}, f"{title} over pruning steps", (css,), "pruning step")))
-    return figures
+def evolution(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Parameters, MACs and velocity error after each pruning step, one row a step; absent columns are left out.
+
+    A refit of the outputs takes some of a step's error back: the paler end of a bar is what it took back.
+    """
+    columns = [column for column in _EVOLUTION if any(row.get(column[0]) is not None for row in rows)]
+    if not columns:
+        return ""
+    names, panel, row_height, top = 262, 272, 27, 30
+    parts = [text(names + panel * i, 14, title, "bar-name", "start") for i, (_, title, _) in enumerate(columns)]
+    for index, row in enumerate(rows):
+        y = top + index * row_height
+        parts.append(text(names - 16, y + 10, str(row.get("title") or row["step"]), "bar-name", "end"))
+        for place, (name, _, css) in enumerate(columns):
+            if row.get(name) is not None:
+                most = max(float(other[name]) for other in rows if other.get(name) is not None)
+                scale = Scale(0, most or 1.0, 0, panel - 90)
+                parts += _step_bars(names + panel * place, y + 1, scale, row[name], row.get(f"{name}_fitted"), css)
+    width = names + panel * len(columns)
+    return figure(width, top + row_height * len(rows), "Cost and velocity error after each pruning step", parts)
+
+
+def _step_bars(x: float, y: float, scale: Scale, value: float, fitted: float | None, css: str) -> list[str]:
+    shown = value if fitted is None else fitted
+    bars = [] if fitted is None else [_bar(x, y, scale(value), f"{css} taken")]
+    bars.append(_bar(x, y, scale(shown), f"{css} kept-bar"))
+    label = words.number(shown) + ("" if fitted is None else f"  from {words.number(value)}")
+    return [*bars, text(x + max(scale(value), scale(shown)) + 7, y + 9, label, "tick", "start")]
 
 
 def sqnr_bars(metrics: Mapping[str, float]) -> str:

@@ -78,7 +78,7 @@ class Record:
     parts: dict[str, float]  # of edits: carried_out, unchanged, untouched_psnr_db
     metrics: dict[str, float]
     curves: dict[str, list[tuple[float, float]]]
-    evolution: list[dict[str, float]]  # one row per pruning step
+    evolution: list[dict[str, Any]]  # one row per pruning step: its name and figures
     kept: dict[str, Kept]  # layer group -> what pruning left of it
     samples: list[Sample]
     wall_s: float

@@ -56,6 +56,22 @@ def test_charts_are_well_formed_even_with_odd_names():
     assert ElementTree.fromstring(drawn).get("aria-label") == 'say "x" < y'
 
 
+def test_each_pruning_step_is_a_row_and_a_refit_tells_both_errors():
+    rows = [
+        {"step": "teacher", "title": "the <teacher>", "parameters_m": 31.9, "velocity_mse": 0.0},
+        {"step": "depth", "parameters_m": 20.1, "velocity_mse": 0.4, "velocity_mse_fitted": 0.3},
+    ]
+    drawn = ElementTree.fromstring(plots.evolution(rows))
+    told = ["".join(element.itertext()) for element in drawn.iter("text")]
+    assert "the <teacher>" in told
+    assert "depth" in told
+    assert "0.300  from 0.400" in told
+    assert not any("MACs" in label for label in told)  # no row has them
+    widths = [float(bar.get("width")) for bar in drawn.iter("rect")]
+    assert max(widths) == widths[0]  # the teacher's parameters are the longest bar of their column
+    assert plots.evolution([]) == ""
+
+
 def test_sqnr_below_its_least_value_is_marked():
     drawn = plots.sqnr_bars(
         {"htp_vs_aimet_sqnr_db": 52.3, "htp_vs_float_sqnr_db": 39.9, "aimet_vs_float_sqnr_db": 40.0}
