@@ -15,7 +15,7 @@ from compress.errors import UserError
 
 USER_ERROR, INTERRUPTED = 2, 130
 _DISK = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some space", errno.EROFS: "Choose a writable folder"}
-_RUNTIMES = ("torch", "onnx", "htp")
+_RUNTIMES = ("torch", "simulation", "onnx", "htp")
 _MODULES = {"eval": "evaluate"}  # where the file cannot bear the name of the subcommand
 Command = Callable[..., argparse.ArgumentParser]
 

@@ -25,4 +25,8 @@ def open_checkpoint(folder: Path, runtime: str, device: str) -> tuple[DiffusionS
         system = DiffusionSystem.load(folder, choose_device(device))
     except (OSError, ValueError) as error:  # diffusers and transformers raise either for a part that is not whole
         raise UserError.of(f"it cannot be loaded ({error})", str(folder), remedy) from None
-    return system, system.denoiser
+    if runtime == "torch":
+        return system, system.denoiser
+    from compress.quantization.runtime import open_runtime
+
+    return system, open_runtime(folder, runtime, system.unet)
