@@ -166,6 +166,8 @@ class TrainingStage(L.LightningModule):
             self.trainer.should_stop = True
 
     def on_fit_start(self) -> None:
+        if self.config.compile and self.device.type == "cuda":
+            self.trained.compile(dynamic=False)
         for frozen in self._guests:
             frozen.to(self.device)
 
