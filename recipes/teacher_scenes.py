@@ -20,7 +20,7 @@ from compress.config.flow import TeacherConfig
 from compress.config.teacher import TextConfig, VaeConfig
 from compress.recipe import Recipe
 
-VAE_STEPS, TEXT_STEPS, TEACHER_STEPS = 6_000, 3_000, 40_000
+VAE_STEPS, TEXT_STEPS, TEACHER_STEPS = 6_000, 800, 10_000
 
 
 def recipe() -> Recipe:
@@ -28,7 +28,7 @@ def recipe() -> Recipe:
     stages = (
         VaeConfig(steps=VAE_STEPS),
         TextConfig(steps=TEXT_STEPS),
-        TeacherConfig(steps=TEACHER_STEPS, batch_size=256),
+        TeacherConfig(steps=TEACHER_STEPS),
     )
     return Recipe(
         name="teacher_scenes",
