@@ -75,8 +75,12 @@ class Simulation:
         return _plain(self.graph_module(*inputs.tensors()))
 
     @torch.no_grad()
-    def calibrate(self, inputs: NetworkInputs, batch_size: int = 16) -> int:
-        """Lets AIMET observe weights and activations; returns how many layers the accumulator guard changed."""
+    def calibrate(self, inputs: NetworkInputs, batch_size: int = 16, headroom_ratio: float = 1.0) -> int:
+        """Lets AIMET observe weights and activations; returns how many layers the accumulator guard changed.
+
+        `headroom_ratio` widens the observed activation ranges: the HTP's fused operators do not clip every inner
+        tensor, so that a value outside its range is where emulator and simulation part.
+        """
         for _, parameter, quantizer in self._parameter_quantizers():
             with quantizer.compute_encodings():
                 quantizer(parameter)
@@ -86,6 +90,9 @@ class Simulation:
                 observing.enter_context(quantizer.compute_encodings())
             for start in range(0, len(inputs), batch_size):
                 self(inputs[start : start + batch_size])
+        for quantizer in observers.values():
+            if quantizer.is_overwrite_allowed():
+                quantizer.set_range(quantizer.get_min() * headroom_ratio, quantizer.get_max() * headroom_ratio)
         return self._guard_accumulators()
 
     def _guard_accumulators(self) -> int:
@@ -168,7 +175,9 @@ def _encoding(name: str, quantizer: Any) -> Encoding:
         raise RuntimeError(f"tensor {name} was not observed in calibration")
     scale = found.scale.detach().float()
     offset = 0 if found.symmetry else int(found.offset)
-    return Encoding(np.array(scale.squeeze() if scale.numel() > 1 else scale.reshape(())), -offset, found.bitwidth, found.symmetry)
+    return Encoding(
+        np.array(scale.squeeze() if scale.numel() > 1 else scale.reshape(())), -offset, found.bitwidth, found.symmetry
+    )
 
 
 def _set_encoding(quantizer: Any, encoding: Encoding) -> None:

@@ -78,6 +78,7 @@ def export_unet(unet: DreamLiteUNetModel, spec: IoSpec) -> fx.GraphModule:
 
 
 def placeholders(graph_module: fx.GraphModule) -> list[fx.Node]:
+    """The graph's inputs, in order."""
     return [node for node in graph_module.graph.nodes if node.op == "placeholder"]
 
 
@@ -103,11 +104,15 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
     return tuple(node.meta["val"].shape)
 
 
-def module_of(node: Any) -> nn.Module | None:
+def module_of(node: fx.Node) -> Any:
     """The module a node calls, or None for anything else."""
-    if not isinstance(node, fx.Node) or node.op != "call_module":
-        return None
-    return node.graph.owning_module.get_submodule(str(node.target))
+    owner = node.graph.owning_module
+    return owner.get_submodule(str(node.target)) if owner is not None and node.op == "call_module" else None
+
+
+def operands_of(node: fx.Node) -> tuple[fx.Node, ...]:
+    """The nodes that a module call takes, in order."""
+    return node.args  # type: ignore[return-value]
 
 
 def add_module(graph_module: fx.GraphModule, wish: str, module: nn.Module) -> str:

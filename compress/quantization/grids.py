@@ -63,7 +63,7 @@ def kind_of(group: list[fx.Node], rules: HtpRules) -> GridKind:
         if len(computing) > 1:
             raise ValueError(f"a signed operand shares its grid with {[node.name for node in group]}")
         return SECOND_OPERAND
-    ranges = {rules.fixed_range(class_name(module)) for module in computing}  # type: ignore[arg-type]
+    ranges = {rules.fixed_range(class_name(module)) for module in computing}
     return GridKind(16, fixed=ranges.pop()) if len(ranges) == 1 else ACTIVATION
 
 

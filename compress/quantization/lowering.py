@@ -35,8 +35,8 @@ def lower(traced: fx.GraphModule) -> fx.GraphModule:
             values[node] = graph.call_module(name, tuple(values[operand] for operand in operands))
             values[node].meta["origin"] = origin(node)
         elif node.op == "output":
-            (result,) = node.args[0]  # type: ignore[misc]
-            graph.output(values[result])  # type: ignore[index]
+            (result,) = node.args[0]
+            graph.output(values[result])
     _mark_inputs(lowered)
     refresh(lowered)
     return lowered
@@ -49,7 +49,8 @@ def _mark_inputs(lowered: fx.GraphModule) -> None:
         with lowered.graph.inserting_after(placeholder):
             entered = lowered.graph.call_module(name, (placeholder,))
         entered.meta["origin"] = f"input {placeholder.name}"
-        placeholder.replace_all_uses_with(entered, delete_user_cb=lambda user, entered=entered: user is not entered)
+        placeholder.replace_all_uses_with(entered)
+        entered.args = (placeholder,)  # its own operand was replaced with the others
 
 
 def _name(node: fx.Node) -> str:
@@ -61,7 +62,7 @@ def _name(node: fx.Node) -> str:
 
 
 def _lowered(traced: fx.GraphModule, node: fx.Node) -> tuple[nn.Module, Sequence[fx.Node]]:
-    lowering = LOWERINGS.get(node.target)  # type: ignore[arg-type]
+    lowering = LOWERINGS.get(node.target)
     if lowering is None:
         raise UserError.of(
             f"operator {node.target} has no form for the HTP",
@@ -141,7 +142,7 @@ def _rms_norm(node: fx.Node, given: Arguments) -> tuple[nn.Module, list[fx.Node]
 
 
 def _reshape(node: fx.Node, given: Arguments) -> tuple[nn.Module, list[fx.Node]]:
-    source = given.get("self", given.get("input"))
+    source: fx.Node = given["self"]
     shape = shape_of(node)
     if shape[0] != TRACE_BATCH or shape_of(source)[0] != TRACE_BATCH:
         raise UserError.of(

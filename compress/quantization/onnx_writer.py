@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx, nn
 
-from compress.quantization import ops
-from compress.quantization.graph import TRACE_BATCH, module_of, output_node, placeholders, shape_of
+from compress.quantization.graph import TRACE_BATCH, module_of, operands_of, output_node, placeholders, shape_of
 from compress.quantization.grids import Encoding, Encodings, class_name
 from compress.quantization.host import OUTPUT_NAME
 
@@ -109,7 +108,11 @@ class _Writer:
         """An integer initializer behind DequantizeLinear; `axis` is the channel axis of a per-channel scale."""
         scale = self.constant(f"{name}_scale", encoding.scale)
         zero = np.full(encoding.scale.shape, encoding.zero_point, dtype=encoding.dtype)
-        inputs = [self.constant(f"{name}_q", encoding.quantize(values, axis)), scale, self.constant(f"{name}_zero", zero)]
+        inputs = [
+            self.constant(f"{name}_q", encoding.quantize(values, axis)),
+            scale,
+            self.constant(f"{name}_zero", zero),
+        ]
         attributes = {"axis": axis} if encoding.scale.ndim else {}
         return self._node("DequantizeLinear", inputs, f"{name}_dq", **attributes)
 
@@ -128,8 +131,7 @@ class _Writer:
 
     def _write(self, node: fx.Node, module: nn.Module, dequantized: str) -> None:
         operands = [
-            operand.name if operand.op == "placeholder" else f"{operand.name}_dq"  # type: ignore[union-attr]
-            for operand in node.args
+            operand.name if operand.op == "placeholder" else f"{operand.name}_dq" for operand in operands_of(node)
         ]
         raw = OPERATORS[class_name(module)](self, node, module, operands)
         self.quantized(raw, node.name, node.name, dequantized)
@@ -231,6 +233,31 @@ def _upsample(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) 
     )
 
 
+def _plainly(kind: str, *attributes: str) -> Callable[[_Writer, fx.Node, Any, list[str]], str]:
+    """An operator without constants whose attributes are the module's own of the same names."""
+
+    def write(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+        return writer.simple(kind, node, operands, **{name: getattr(module, name) for name in attributes})
+
+    return write
+
+
+def _transpose(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+    return writer.simple("Transpose", node, operands, perm=list(module.dims))
+
+
+def _along(kind: str) -> Callable[[_Writer, fx.Node, Any, list[str]], str]:
+    def write(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+        return writer.simple(kind, node, operands, axis=module.dim)
+
+    return write
+
+
+def _regridded(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+    """No operator: the second Q/DQ pair is the change of grid; an Identity would be folded away together with it."""
+    return operands[0]
+
+
 OPERATORS: dict[str, Callable[[_Writer, fx.Node, Any, list[str]], str]] = {
     "Conv2d": _conv,
     "Linear": _linear,
@@ -238,18 +265,17 @@ OPERATORS: dict[str, Callable[[_Writer, fx.Node, Any, list[str]], str]] = {
     "RMSNorm": _rms_norm,
     "InstanceNorm1d": _instance_norm,
     "Reshape": _reshape,
+    "Permute": _transpose,
     "Upsample": _upsample,
     "ScaleChannels": _with_constant("Mul", "weight"),
     "ShiftChannels": _with_constant("Add", "shift"),
-    "Add": lambda writer, node, module, operands: writer.simple("Add", node, operands),
-    "Multiply": lambda writer, node, module, operands: writer.simple("Mul", node, operands),
-    "MatMul": lambda writer, node, module, operands: writer.simple("MatMul", node, operands),
-    "Sigmoid": lambda writer, node, module, operands: writer.simple("Sigmoid", node, operands),
-    "GELU": lambda writer, node, module, operands: writer.simple("Gelu", node, operands, approximate=module.approximate),
-    "Softmax": lambda writer, node, module, operands: writer.simple("Softmax", node, operands, axis=module.dim),
-    "Permute": lambda writer, node, module, operands: writer.simple("Transpose", node, operands, perm=list(module.dims)),
-    "Concat": lambda writer, node, module, operands: writer.simple("Concat", node, operands, axis=module.dim),
-    # An identity operator would be folded away together with the change of grid; a second Q/DQ pair is the change.
-    "Requantize": lambda writer, node, module, operands: operands[0],
-    "NetworkInput": lambda writer, node, module, operands: operands[0],
+    "Add": _plainly("Add"),
+    "Multiply": _plainly("Mul"),
+    "MatMul": _plainly("MatMul"),
+    "Sigmoid": _plainly("Sigmoid"),
+    "GELU": _plainly("Gelu", "approximate"),
+    "Softmax": _along("Softmax"),
+    "Concat": _along("Concat"),
+    "Requantize": _regridded,
+    "NetworkInput": _regridded,
 }

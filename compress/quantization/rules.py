@@ -74,5 +74,7 @@ def load_rules(arch: int) -> HtpRules:
     path = folder / f"htp_quantsim_config_v{arch}.json"
     if not path.is_file():
         known = sorted(file.stem.rsplit("_v", 1)[1] for file in folder.glob("htp_quantsim_config_v??.json"))
-        raise UserError.of(f"no AIMET configuration for HTP V{arch}", "stage quantize", f"Use one of {', '.join(known)}.")
+        raise UserError.of(
+            f"no AIMET configuration for HTP V{arch}", "stage quantize", f"Use one of {', '.join(known)}."
+        )
     return HtpRules(arch, json.loads(path.read_text()))

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from compress.errors import UserError
 from compress.quantization import ops
-from compress.quantization.graph import call, module_of, origin, refresh, shape_of
+from compress.quantization.graph import call, module_of, operands_of, origin, refresh, shape_of
 
 
 def fold_attention(graph_module: fx.GraphModule) -> int:
@@ -33,20 +33,20 @@ def fold_attention(graph_module: fx.GraphModule) -> int:
 
 def _fold(graph_module: fx.GraphModule, node: fx.Node) -> None:
     _, heads, queries, width = shape_of(node)
-    scale = module_of(node).scale or 1 / math.sqrt(width)  # type: ignore[union-attr]
+    scale = module_of(node).scale or 1 / math.sqrt(width)
     path = origin(node).split(" ")[0]
 
     def insert(suffix: str, module: nn.Module, *operands: fx.Node) -> fx.Node:
         return call(graph_module, f"{path}_{suffix}", module, *operands, like=node)
 
-    query, key, value = (_Operand(operand) for operand in node.args)  # type: ignore[arg-type]
+    query, key, value = (_Operand(operand) for operand in operands_of(node))
     if key.heads != 1 or value.heads != 1:
         raise UserError.of(
             f"attention with {key.heads} KV heads", f"U-Net, {origin(node)}", "Build the student with num_kv_heads=1."
         )
     rows = query.projected
     if query.norm is None:
-        rows = insert("scaled_q", _scaled(module_of(rows), scale), *rows.args)  # type: ignore[arg-type]
+        rows = insert("scaled_q", _scaled(module_of(rows), scale), *operands_of(rows))
     rows = insert("q_rows", ops.Reshape((queries * heads, width)), rows)
     if query.norm is not None:
         rows = insert("norm_q", _scaled(query.norm, scale), rows)
@@ -66,11 +66,11 @@ class _Operand:
     def __init__(self, node: fx.Node) -> None:
         node = self._through(node, ops.Permute, node)
         if isinstance(module_of(node), ops.RepeatInterleave):
-            node = node.args[0]  # type: ignore[assignment]
+            (node,) = operands_of(node)
         self.norm: nn.Module | None = None
         if isinstance(module_of(node), nn.RMSNorm):
             self.norm = copy.copy(module_of(node))
-            node = node.args[0]  # type: ignore[assignment]
+            (node,) = operands_of(node)
         self.heads = shape_of(node)[2]
         self.projected = self._through(node, ops.Reshape, node)
         if not isinstance(module_of(self.projected), nn.Linear):
@@ -79,7 +79,7 @@ class _Operand:
     def _through(self, node: fx.Node, kind: type[nn.Module], place: fx.Node) -> fx.Node:
         if not isinstance(module_of(node), kind):
             raise self._unknown(place)
-        return node.args[0]  # type: ignore[return-value]
+        return operands_of(node)[0]
 
     @staticmethod
     def _unknown(node: fx.Node) -> UserError:
@@ -90,14 +90,14 @@ class _Operand:
         )
 
 
-def _scaled(module: nn.Module | None, factor: float) -> nn.Module:
+def _scaled(module: nn.Module, factor: float) -> nn.Module:
     """A copy of a norm or linear layer whose result is `factor` times as large."""
     scaled = copy.copy(module)
-    scaled._parameters = dict(scaled._parameters)  # type: ignore[union-attr]
-    for name, parameter in scaled._parameters.items():  # type: ignore[union-attr]
+    scaled._parameters = dict(scaled._parameters)
+    for name, parameter in scaled._parameters.items():
         if parameter is not None:
             setattr(scaled, name, nn.Parameter(parameter * factor, requires_grad=False))
-    return scaled  # type: ignore[return-value]
+    return scaled
 
 
 def _result(node: fx.Node) -> fx.Node:

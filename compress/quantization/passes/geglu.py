@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx, nn
 
-from compress.quantization.graph import call, module_of, refresh
+from compress.quantization.graph import call, module_of, operands_of, refresh
 
 
 def split_geglu(graph_module: fx.GraphModule) -> int:
@@ -16,15 +16,15 @@ def split_geglu(graph_module: fx.GraphModule) -> int:
     for node in list(graph_module.graph.nodes):
         if not isinstance(module_of(node), nn.Identity):
             continue
-        (linear_node,) = node.args
+        (linear_node,) = operands_of(node)
         linear = module_of(linear_node)
         if not isinstance(linear, nn.Linear) or len(linear_node.users) != 1:
             continue
         for half_node in list(node.users):
-            index = module_of(half_node).index  # type: ignore[union-attr, arg-type]
+            index = module_of(half_node).index
             half = _rows(linear, index)
             name = f"{linear_node.name}_{('value', 'gate')[index]}"
-            half_node.replace_all_uses_with(call(graph_module, name, half, linear_node.args[0], like=linear_node))
+            half_node.replace_all_uses_with(call(graph_module, name, half, *operands_of(linear_node), like=linear_node))
         found += 1
     refresh(graph_module)
     return found

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from compress.errors import UserError
 from compress.quantization import ops
-from compress.quantization.graph import call, module_of, origin, refresh, shape_of
+from compress.quantization.graph import call, module_of, operands_of, origin, refresh, shape_of
 
 
 def fold_norm_affine(graph_module: fx.GraphModule) -> int:
@@ -28,9 +28,9 @@ def fold_norm_affine(graph_module: fx.GraphModule) -> int:
         if linear_node is None:
             continue
         plain = nn.GroupNorm(norm.num_groups, norm.num_channels, eps=norm.eps, affine=False)
-        absorbing = _absorb(module_of(linear_node), norm)  # type: ignore[arg-type]
-        node.replace_all_uses_with(call(graph_module, node.name, plain, *node.args, like=node))  # type: ignore
-        replaced = call(graph_module, linear_node.name, absorbing, *linear_node.args, like=linear_node)  # type: ignore
+        absorbing = _absorb(module_of(linear_node), norm)
+        node.replace_all_uses_with(call(graph_module, node.name, plain, *operands_of(node), like=node))
+        replaced = call(graph_module, linear_node.name, absorbing, *operands_of(linear_node), like=linear_node)
         linear_node.replace_all_uses_with(replaced)
         found += 1
     refresh(graph_module)
@@ -90,7 +90,7 @@ def _expand(graph_module: fx.GraphModule, node: fx.Node, norm: nn.GroupNorm) -> 
 
     instance = nn.InstanceNorm1d(norm.num_groups, eps=norm.eps, affine=True).eval().requires_grad_(False)
     values = channels // norm.num_groups * rows * columns
-    x = insert("groups", ops.Reshape((norm.num_groups, values)), node.args[0])  # type: ignore[arg-type]
+    x = insert("groups", ops.Reshape((norm.num_groups, values)), operands_of(node)[0])
     x = insert("core", instance, x)
     if norm.weight is not None:
 

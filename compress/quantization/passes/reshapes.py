@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from compress.quantization import ops
-from compress.quantization.graph import module_of, refresh, shape_of
+from compress.quantization.graph import module_of, operands_of, refresh, shape_of
 
 
 def merge_reshapes(graph_module: fx.GraphModule) -> int:
@@ -14,7 +14,7 @@ def merge_reshapes(graph_module: fx.GraphModule) -> int:
     for node in graph_module.graph.nodes:
         if not isinstance(module_of(node), ops.Reshape):
             continue
-        (source,) = node.args
+        (source,) = operands_of(node)
         if isinstance(module_of(source), ops.Reshape):
             node.args = source.args
             found += 1

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from compress.quantization.graph import refresh, shape_of
+from compress.quantization.graph import operands_of, refresh, shape_of
 
 aten = torch.ops.aten
 
@@ -34,17 +34,17 @@ def _match(node: fx.Node) -> tuple[fx.Node, fx.Node, float] | None:
     """(x, weight, eps) where `node` is the last multiplication of an RMSNorm."""
     if node.target is not aten.mul.Tensor:
         return None
-    scaled, weight = node.args
+    scaled, weight = operands_of(node)
     if not _is(weight, "get_attr") or not _is(scaled, aten.mul.Tensor):
         return None
-    x, inverse = scaled.args  # type: ignore[union-attr]
+    x, inverse = operands_of(scaled)
     shifted = _argument(inverse, aten.rsqrt.default)
     mean = _argument(shifted, aten.add.Tensor)
     power = _argument(mean, aten.mean.dim)
     squared = _argument(power, aten.pow.Tensor_Scalar)
-    if squared is None or squared is not x or power.args[1] != 2 or list(mean.args[1]) != [-1]:  # type: ignore
+    if squared is not x or power.args[1] != 2 or list(mean.args[1]) != [-1]:
         return None
-    return x, weight, float(shifted.args[1])  # type: ignore
+    return x, weight, float(shifted.args[1])
 
 
 def _is(value: Any, kind: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx, nn
 
 from compress.quantization import ops
-from compress.quantization.graph import call, module_of, refresh, shape_of
+from compress.quantization.graph import call, module_of, operands_of, refresh, shape_of
 
 
 def share_silu(graph_module: fx.GraphModule) -> int:
@@ -14,7 +14,7 @@ def share_silu(graph_module: fx.GraphModule) -> int:
     found = 0
     for node in list(graph_module.graph.nodes):
         if isinstance(module_of(node), nn.SiLU):
-            kept = first.setdefault(node.args[0], node)  # type: ignore[arg-type]
+            kept = first.setdefault(operands_of(node)[0], node)
             if kept is not node:
                 node.replace_all_uses_with(kept)
                 found += 1
@@ -42,7 +42,7 @@ def _expand(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
     def insert(suffix: str, module: nn.Module, *operands: fx.Node) -> fx.Node:
         return call(graph_module, f"{node.name}_{suffix}", module, *operands, like=node)
 
-    x: fx.Node = node.args[0]  # type: ignore[assignment]
+    (x,) = operands_of(node)
     is_map = len(shape_of(node)) == 4
     if is_map:
         _, channels, rows, columns = shape_of(node)

@@ -1,0 +1,78 @@
+"""The last two stages: W8A16 simulation in AIMET, and the compiled context binary of a Snapdragon's HTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from compress.config.base import StageConfig
+from compress.errors import Problem
+
+ARCHS = (73, 75, 79, 81)
+SOC_MODELS = (43, 57, 69, 87)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeConfig(StageConfig):
+    """int8 weights a channel and 16-bit activations, calibrated on the network's own sampling trajectories.
+
+    `generations` and `edits` trajectories are recorded, every step of each; `held_out` of either kind are kept from
+    calibration, to measure on. `headroom_ratio` widens every observed activation range about zero: the HTP does not
+    clip where the simulation does, and 16 bits can afford it. `htp_arch` picks AIMET's configuration file.
+    `score_images` prompts and as many edits are scored with the quantized network: 0 for none, None for as many as
+    the parent's card says it was scored on, which are then the same pictures.
+    """
+
+    kind: ClassVar[str] = "quantize"
+    runner: ClassVar[str] = "compress.stages.quantize:run"
+
+    name: str = "quantize"
+    generations: int = 32
+    edits: int = 32
+    held_out: int = 1
+    headroom_ratio: float = 1.1
+    htp_arch: int = 75
+    batch_size: int = 16
+    score_images: int | None = None
+
+    def problems(self) -> list[Problem]:
+        """Counts of trajectories, the headroom, and a known HTP generation."""
+        enough = self.generations + self.edits > 0 and min(self.generations, self.edits) >= 0
+        kept = min(count for count in (self.generations, self.edits, 10**9) if count > 0) if enough else 0
+        return [
+            *self.expect(enough, "generations", "Record at least 1 trajectory, of generation or editing."),
+            *self.expect(0 < self.held_out, "held_out", "Keep at least 1 trajectory to measure on."),
+            *self.expect(not enough or self.held_out < kept, "held_out", f"Keep fewer than {kept} for measuring."),
+            *self.expect(1 <= self.headroom_ratio <= 4, "headroom_ratio", "Use 1 (none) to 4, for example 1.1."),
+            *self.expect(self.htp_arch in ARCHS, "htp_arch", f"Use one of {', '.join(map(str, ARCHS))}."),
+            *self.expect(self.batch_size > 0, "batch_size", "Give at least 1 sample a batch."),
+            *self.expect((self.score_images or 0) >= 0, "score_images", "Use 0 (do not score) or more, or null."),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployConfig(StageConfig):
+    """The quantized network compiled offline for one Snapdragon and run on the x86 emulator of its HTP.
+
+    `soc_model` is QNN's number: 57 is Snapdragon 8 Gen 3 (V75). Only optimization modes 2 and 3 compute right.
+    `eval_images` pictures, half of them edits, are made on the emulator (1 to 2 s a forward) and scored beside the
+    same pictures from the simulation. The stage fails below `least_sqnr_db` between emulator and simulation.
+    """
+
+    kind: ClassVar[str] = "deploy"
+    runner: ClassVar[str] = "compress.stages.deploy:run"
+
+    name: str = "deploy"
+    soc_model: int = 57
+    optimization_mode: int = 3
+    eval_images: int = 100
+    least_sqnr_db: float = 40.0
+
+    def problems(self) -> list[Problem]:
+        """A chip whose compiled graphs were right, a mode that computes right, and a sensible number of pictures."""
+        mode = "Use 3. Mode 1 computes wrong results (a SiLU at 0 dB on the emulator, measured)."
+        return [
+            *self.expect(self.soc_model in SOC_MODELS, "soc_model", f"Use one of {', '.join(map(str, SOC_MODELS))}."),
+            *self.expect(self.optimization_mode in (2, 3), "optimization_mode", mode),
+            *self.expect(self.eval_images >= 0, "eval_images", "Use 0 (do not score) or more."),
+        ]

@@ -1,0 +1,116 @@
+"""The student's U-Net by other means, each a VelocityModel: float graph, AIMET simulation, QDQ ONNX, HTP emulator.
+
+Samplers and benchmarks take them in place of the student itself. Files are those that the stages quantize and deploy
+leave: unet/, quantized/ (model.onnx, encodings.json, io_spec.json) and unet_<soc>_<hash>.onnx beside its binary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.errors import UserError
+from compress.quantization.host import HostDenoiser, IoSpec, NetworkInputs
+
+QUANTIZED = "quantized"  # folder of an artefact
+RUNTIMES = ("torch", "simulation", "onnx", "htp")
+
+
+class SessionRunner:
+    """Feeds an onnxruntime session of batch 1 row by row; `after_row`, if set, is called after each."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.names = [value.name for value in session.get_inputs()]
+        self.after_row: Callable[[], None] | None = None
+
+    def __call__(self, inputs: NetworkInputs) -> Tensor:
+        rows = []
+        for row in range(len(inputs)):
+            feeds = zip(self.names, inputs[row : row + 1].tensors(), strict=True)
+            (result,) = self.session.run(None, {name: np.ascontiguousarray(value) for name, value in feeds})
+            rows.append(torch.from_numpy(np.array(result)))  # copied: the array may die with the session
+            if self.after_row is not None:
+                self.after_row()
+        return torch.cat(rows)
+
+
+class OnnxUNet(HostDenoiser):
+    """The QDQ ONNX file on onnxruntime's CPU provider; agrees with the AIMET simulation to about 70 dB."""
+
+    def __init__(self, model: Path, spec: IoSpec, threads: int | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self.runner = SessionRunner(session)
+        super().__init__(spec, self.runner)
+
+
+class EmulatedUNet(HostDenoiser):
+    """A compiled context binary on the x86 emulator of the HTP: the HTP's arithmetic, not its speed (about 1 s)."""
+
+    def __init__(self, wrapper: Path, spec: IoSpec, soc_model: int = 57) -> None:
+        from compress.quantization.htp import HtpTarget, session
+
+        self.runner = SessionRunner(session(wrapper, HtpTarget(soc_model)))
+        super().__init__(spec, self.runner)
+
+
+def float_unet(unet: Any, spec: IoSpec) -> HostDenoiser:
+    """The U-Net itself, called on the very inputs that the quantized forms take."""
+    from compress.quantization.graph import UNetBehindSinusoids
+
+    network = UNetBehindSinusoids(unet).eval()
+    return HostDenoiser(spec, lambda inputs: network(*inputs.tensors()))
+
+
+def simulated_unet(unet: Any, folder: Path, arch: int = 75) -> HostDenoiser:
+    """The AIMET simulation with the encodings in `folder`, which is the artefact's quantized/."""
+    from compress.quantization.aimet import Simulation
+    from compress.quantization.grids import Encodings
+    from compress.quantization.passes import htp_graph
+    from compress.quantization.rules import load_rules
+
+    spec = IoSpec.load(folder / "io_spec.json")
+    simulation = Simulation(htp_graph(unet, spec), load_rules(arch))
+    simulation.load(Encodings.load(folder / "encodings.json"))
+    return HostDenoiser(spec, simulation)
+
+
+def open_runtime(folder: Path, runtime: str, unet: Any) -> HostDenoiser:
+    """The denoiser of the artefact in `folder` under `runtime`, one of RUNTIMES; `unet` is its float U-Net.
+
+    Raises UserError where the artefact does not have what the runtime needs.
+    """
+    quantized = Path(folder) / QUANTIZED
+    if runtime not in RUNTIMES:
+        raise UserError.of(f"runtime is {runtime!r}", str(folder), f"Use one of {', '.join(RUNTIMES)}.")
+    if not (quantized / "io_spec.json").is_file():
+        remedy = "Use the artefact of stage quantize or deploy, for example runs/scenes/90-deploy."
+        raise UserError.of(f"there is no {QUANTIZED}/io_spec.json, which runtime {runtime} needs", str(folder), remedy)
+    spec = IoSpec.load(quantized / "io_spec.json")
+    openers: dict[str, Callable[[], HostDenoiser]] = {
+        "torch": lambda: float_unet(unet, spec),
+        "simulation": lambda: simulated_unet(unet, quantized),
+        "onnx": lambda: OnnxUNet(quantized / "model.onnx", spec),
+        "htp": lambda: _open_htp(Path(folder), spec),
+    }
+    return openers[runtime]()
+
+
+def _open_htp(folder: Path, spec: IoSpec) -> EmulatedUNet:
+    from compress.quantization.htp import SOCS
+
+    for soc_model, (soc, _) in SOCS.items():
+        for wrapper in sorted(folder.glob(f"unet_{soc}_*.onnx")):
+            return EmulatedUNet(wrapper, spec, soc_model)
+    remedy = "Use the artefact of stage deploy, for example runs/scenes/90-deploy."
+    raise UserError.of("there is no compiled context binary", str(folder), remedy)

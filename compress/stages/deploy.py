@@ -1,0 +1,149 @@
+"""Stage `deploy`: the quantized network compiled for one Snapdragon's HTP, and proved on the emulator.
+
+The artefact is the parent's with unet_<soc>_<hash>.bin (the context binary), the ONNX file that wraps it, and
+qnn_graph.json, the compiler's own account of every node and its data types.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compress.artifact import CARD, load_card
+from compress.config.quantize import DeployConfig
+from compress.data.calibration import CalibrationSet
+from compress.errors import UserError
+from compress.judge import cost_of
+from compress.quantization.host import HostDenoiser, IoSpec
+from compress.quantization.htp import Compiled, HtpTarget, compile_context, qnn_provider
+from compress.quantization.parity import answers, score_parity, trajectory_parity
+from compress.quantization.residency import nodes_on_htp_percent, read_residency
+from compress.quantization.runtime import QUANTIZED, EmulatedUNet, OnnxUNet, float_unet, simulated_unet
+from compress.quantization.scoring import save_sample_pictures, scores
+from compress.stages.context import Progress, StageContext, StageResult
+from students.system import DiffusionSystem
+
+SCORES = ("t2i", "edit", "overall")
+
+
+def run(config: DeployConfig, ctx: StageContext) -> StageResult:
+    """Compiles, reads the compiled graph back, and compares emulator, simulation and float."""
+    assert ctx.parent is not None
+    target = HtpTarget(config.soc_model, config.optimization_mode)
+    qnn_provider()  # before any work: the wheel does not exist everywhere
+    quantized = quantized_folder(ctx.parent)
+    shutil.copytree(ctx.parent, ctx.out, dirs_exist_ok=True, ignore=lambda _, names: {CARD, "samples"} & set(names))
+    ctx.progress.message(f"compiling for {target.soc} (HTP V{target.arch}, mode {target.optimization_mode})")
+    compiled = compile_context(quantized / "model.onnx", ctx.out, target)
+    metrics = {**cost_of(ctx.out), **residency_metrics(compiled)}
+
+    system = DiffusionSystem.load(ctx.parent)
+    unet: Any = system.unet
+    spec = IoSpec.load(quantized / "io_spec.json")
+    emulated = EmulatedUNet(compiled.wrapper, spec, config.soc_model)
+    simulated = simulated_unet(unet, quantized, target.arch)
+    onnx = OnnxUNet(quantized / "model.onnx", spec)
+    forms = {"float": float_unet(unet, spec), "aimet": simulated, "onnx": onnx, "htp": emulated}
+    parity, curves = parity_on_trajectories(forms, quantized)
+    metrics |= parity
+    ctx.progress.message(f"emulator agrees with the simulation to {metrics['htp_vs_aimet_sqnr_db']:.1f} dB")
+    check_parity(config, metrics)
+    if config.eval_images:
+        metrics |= picture_parity(system, emulated, simulated, config.eval_images, ctx.progress)
+    metrics |= deployed_scores(ctx.parent, metrics)
+    save_sample_pictures(ctx.out, system, onnx)
+    return StageResult(metrics, curves, spec=dict(unet.config))
+
+
+def quantized_folder(parent: Path) -> Path:
+    """The parent's quantized/; UserError where it has none."""
+    folder = parent / QUANTIZED
+    if not (folder / "model.onnx").is_file():
+        raise UserError.of(
+            f"there is no {QUANTIZED}/model.onnx", str(parent), "Stage deploy follows stage quantize; put it before."
+        )
+    return folder
+
+
+def residency_metrics(compiled: Compiled) -> dict[str, float]:
+    """Sizes, cost of compiling, and what the compiled graph computes in."""
+    residency = read_residency(compiled.graph_json)
+    return {
+        "binary_mb": compiled.binary.stat().st_size / 1e6,
+        "compile_s": compiled.compile_s,
+        "compile_peak_rss_gb": compiled.peak_rss_gb,
+        "nodes_on_htp_percent": nodes_on_htp_percent(compiled.wrapper, residency),
+        **residency.metrics(),
+    }
+
+
+def parity_on_trajectories(
+    forms: Mapping[str, HostDenoiser], quantized: Path
+) -> tuple[dict[str, float], dict[str, list[tuple[float, float]]]]:
+    """SQNR of the emulator and of ONNX along the trajectories held out from calibration, in all and by step."""
+    recorded, held_out = CalibrationSet.load(quantized / "calibration.safetensors")
+    measured = recorded.trajectories(held_out)
+    start = time.perf_counter()
+    found = answers({"htp": forms["htp"]}, measured.inputs)
+    forward_s = (time.perf_counter() - start) / len(measured)
+    found |= answers({name: form for name, form in forms.items() if name != "htp"}, measured.inputs)
+    metrics, curves = {"emulator_forward_s": forward_s}, {}
+    for other, reference in (("htp", "aimet"), ("htp", "float"), ("onnx", "aimet"), ("aimet", "float")):
+        name = f"{other}_vs_{reference}_sqnr_db"
+        parity = trajectory_parity(found[reference], found[other], measured.step_n)
+        metrics[name] = parity.overall_db
+        curves[f"{name}_by_step"] = [(float(step), value) for step, value in enumerate(parity.by_step_db)]
+    return metrics, curves
+
+
+def check_parity(config: DeployConfig, metrics: Mapping[str, float]) -> None:
+    """Refuses a binary that computes something else than was simulated."""
+    found = metrics["htp_vs_aimet_sqnr_db"]
+    if math.isnan(found) or found < config.least_sqnr_db:
+        raise UserError.of(
+            f"the compiled network agrees with its simulation to {found:.1f} dB only",
+            f"stage {config.name!r}",
+            f"Widths or a map size that the HTP compiler gets wrong are the likely cause: use multiples of 64. "
+            f"To keep the binary all the same, set least_sqnr_db below {config.least_sqnr_db:g}.",
+        )
+
+
+def picture_parity(
+    system: DiffusionSystem, emulated: EmulatedUNet, simulated: HostDenoiser, pictures: int, progress: Progress
+) -> dict[str, float]:
+    """Scores of the same pictures, half of them edits, from emulator and simulation; and how often they agree."""
+    half = max(1, pictures // 2)
+    steps = len(system.sampling.rungs) if system.sampling.rungs else system.sampling.steps
+    progress.start(2 * half * steps, "forwards", "HTP emulator")
+    emulated.runner.after_row = progress.advance
+    scored = score_parity(
+        {"htp": emulated, "aimet": simulated}, lambda denoiser: scores(system, denoiser, half, held_out=False)
+    )
+    emulated.runner.after_row = None
+    found = {f"{form}_{name}": values[name] for form, values in scored.items() for name in SCORES}
+    return {**found, "emulated_pictures_count": 2 * half}
+
+
+def deployed_scores(parent: Path, metrics: Mapping[str, float]) -> dict[str, float]:
+    """The deployed network's t2i, edit and overall, by the difference estimator.
+
+    The parent's score rests on many pictures from ONNX; the emulator made few of them. What it adds is the paired
+    difference to the simulation on those few: deployed = parent + (emulator - simulation). Without a score of the
+    parent it is the emulator's own.
+    """
+    card = load_card(parent).metrics if (parent / CARD).exists() else {}
+    found: dict[str, float] = {}
+    for name in SCORES:
+        if f"htp_{name}" not in metrics:
+            continue
+        base = card.get(name)
+        shift = metrics[f"htp_{name}"] - metrics[f"aimet_{name}"]
+        found[name] = metrics[f"htp_{name}"] if base is None else min(1.0, max(0.0, base + shift))
+        for end in ("low", "high"):
+            if (bound := card.get(f"{name}_{end}")) is not None:
+                found[f"{name}_{end}"] = min(1.0, max(0.0, bound + shift))
+    return found
