@@ -100,19 +100,7 @@ class StudentSpec:
         Raises ValueError, naming the fields, where the network is not of this family.
         """
         full = _with_defaults(config)
-        odd = [f"{name}={full[name]!r}" for name, value in _FIXED.items() if full.get(name, value) != value]
-        blocks = [*full["down_block_types"], *full["up_block_types"]]
-        odd += [f"block {name!r}" for name in blocks if name not in _ALIASES]
-        if full.get("mid_block_type") not in ("UNetMidBlock2DCrossAttn", "DreamLiteUNetMidBlock2DCrossAttn"):
-            odd.append(f"mid_block_type={full.get('mid_block_type')!r}")
-        if full.get("addition_embed_type") not in (None, "text_time", "time"):
-            odd.append(f"addition_embed_type={full['addition_embed_type']!r}")
-        if full.get("encoder_hid_dim_type") not in (None, "text_proj_rms"):
-            odd.append(f"encoder_hid_dim_type={full['encoder_hid_dim_type']!r}")
-        cross_dim = full["cross_attention_dim"]
-        if not isinstance(cross_dim, int):
-            odd.append(f"cross_attention_dim={cross_dim!r}")
-        if odd:
+        if odd := _outside_the_family(full):
             raise ValueError(f"not a U-Net of this family: {', '.join(odd)}")
         stages = len(full["block_out_channels"])
         size_dim = full.get("addition_time_embed_dim") or 0
@@ -125,7 +113,7 @@ class StudentSpec:
             heads=_per_stage(heads, stages),
             down_attention=tuple(_ALIASES[name] for name in full["down_block_types"]),
             up_attention=tuple(_ALIASES[name] for name in reversed(full["up_block_types"])),
-            cross_dim=cross_dim,
+            cross_dim=full["cross_attention_dim"],
             text_dim=full.get("encoder_hid_dim") if full.get("encoder_hid_dim_type") else None,
             pooled_dim=pooled_dim,
             size_dim=size_dim,
@@ -232,44 +220,6 @@ class StudentSpec:
 _PER_STAGE = ("layers_per_block", "transformer_layers", "heads", "down_attention", "up_attention")
 
 
-def dreamlite_full() -> StudentSpec:
-    """The published DreamLite U-Net (arXiv 2603.28713): 389,968,388 parameters."""
-    return StudentSpec(
-        widths=(256, 512, 896),
-        layers_per_block=(2, 2, 2),
-        transformer_layers=(1, 2, 4),
-        heads=(4, 8, 14),
-        down_attention=(CROSS, CROSS, SELF_CROSS),
-        up_attention=(NONE, CROSS, SELF_CROSS),
-        cross_dim=2304,
-        text_dim=2048,
-        size_dim=256,
-        size_values=2,
-        kv_heads=1,
-        ff_mult=3,
-        qk_norm=True,
-        separable=True,
-        sample_size=128,
-    )
-
-
-def sdxl_full() -> StudentSpec:
-    """SDXL's U-Net (arXiv 2307.01952) written as a member of the family: 2,567,463,684 parameters."""
-    return StudentSpec(
-        widths=(320, 640, 1280),
-        layers_per_block=(2, 2, 2),
-        transformer_layers=(1, 2, 10),
-        heads=(5, 10, 20),
-        down_attention=(NONE, SELF_CROSS, SELF_CROSS),
-        up_attention=(NONE, SELF_CROSS, SELF_CROSS),
-        cross_dim=2048,
-        pooled_dim=1280,
-        size_dim=256,
-        size_values=6,
-        sample_size=128,
-    )
-
-
 def with_heads(spec: StudentSpec) -> StudentSpec:
     """The same with as many 64-wide heads as fit each width."""
     return replace(spec, heads=tuple(width // LATTICE for width in spec.widths))
@@ -291,10 +241,25 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**defaults, **{key: _tupled(value) for key, value in config.items()}}
 
 
+def _outside_the_family(full: Mapping[str, Any]) -> list[str]:
+    """The settings that no spec can express, as they would stand in an error message."""
+    odd = [f"{name}={full[name]!r}" for name, value in _FIXED.items() if full.get(name, value) != value]
+    odd += [f"block {name!r}" for name in (*full["down_block_types"], *full["up_block_types"]) if name not in _ALIASES]
+    allowed: dict[str, tuple[str | None, ...]] = {
+        "mid_block_type": ("UNetMidBlock2DCrossAttn", "DreamLiteUNetMidBlock2DCrossAttn"),
+        "addition_embed_type": (None, "text_time", "time"),
+        "encoder_hid_dim_type": (None, "text_proj_rms"),
+    }
+    odd += [f"{name}={full.get(name)!r}" for name, values in allowed.items() if full.get(name) not in values]
+    if not isinstance(full["cross_attention_dim"], int):
+        odd.append(f"cross_attention_dim={full['cross_attention_dim']!r}")
+    return odd
+
+
 def _size_embedding(full: Mapping[str, Any], pooled_dim: int | None) -> tuple[int, int | None]:
     """(size_values, pooled_dim) behind `projection_class_embeddings_input_dim`."""
     kind, dim = full.get("addition_embed_type"), full.get("addition_time_embed_dim")
-    if kind is None:
+    if kind is None or dim is None:
         return 0, None
     total = full["projection_class_embeddings_input_dim"]
     if kind == "time":

@@ -44,25 +44,35 @@ def noised(batches: Iterable[Batch], seed: int) -> list[Noised]:
     return drawn
 
 
+def rows_of(batch: Noised, rows: slice) -> Noised:
+    """Some samples of a batch."""
+    return Noised(batch.x_bchw[rows], batch.sigma_b[rows], batch.velocity_bchw[rows], batch.condition[rows])
+
+
 def predict(unet: nn.Module, batch: Noised, pair: bool = False) -> Tensor:
     """The network's velocity for the target, in the batch's shape.
 
     pair False gives it the latent alone, as the teacher takes it. pair True gives it (target | condition) of double
     width, the condition panel being zeros unless the batch edits a source, and reads the left half of the answer.
     """
+    output_bchw = unet(**call_arguments(unet, batch, pair))[0]
+    return output_bchw[..., : batch.x_bchw.shape[3]] if pair else output_bchw
+
+
+def call_arguments(unet: nn.Module, batch: Noised, pair: bool = False) -> dict[str, Any]:
+    """What a U-Net's forward is called with, by its config."""
     sample_bchw = batch.x_bchw
     if pair:
         source = batch.condition.source_bchw
         sample_bchw = torch.cat([sample_bchw, torch.zeros_like(sample_bchw) if source is None else source], dim=3)
-    output_bchw = unet(
-        sample_bchw,
-        1000 * batch.sigma_b,
-        encoder_hidden_states=batch.condition.tokens_btd,
-        encoder_attention_mask=batch.condition.mask_bt,
-        added_cond_kwargs=_added(unet.config, batch),
-        return_dict=False,
-    )[0]
-    return output_bchw[..., : batch.x_bchw.shape[3]] if pair else output_bchw
+    return {
+        "sample": sample_bchw,
+        "timestep": 1000 * batch.sigma_b,
+        "encoder_hidden_states": batch.condition.tokens_btd,
+        "encoder_attention_mask": batch.condition.mask_bt,
+        "added_cond_kwargs": _added(unet.config, batch),
+        "return_dict": False,
+    }
 
 
 def _added(config: Any, batch: Noised) -> dict[str, Tensor] | None:
@@ -87,12 +97,11 @@ def _added(config: Any, batch: Noised) -> dict[str, Tensor] | None:
 
 @torch.no_grad()
 def predictions(unet: nn.Module, batches: Sequence[Noised], pair: bool = False) -> list[Tensor]:
+    """The velocities of all batches, without gradients."""
     return [predict(unet, batch, pair) for batch in batches]
 
 
-def velocity_mse(
-    unet: nn.Module, batches: Sequence[Noised], reference: Sequence[Tensor], pair: bool = False
-) -> float:
+def velocity_mse(unet: nn.Module, batches: Sequence[Noised], reference: Sequence[Tensor], pair: bool = False) -> float:
     """Mean squared difference between a network's velocities and those of its teacher."""
     gaps = [
         (ours.double() - theirs.double()).square().mean()

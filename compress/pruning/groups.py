@@ -81,10 +81,9 @@ def _can_be_root(name: str, module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
-def _trace(graph: Any, root: nn.Module) -> Any:
+def _trace(graph: Any, root: Any) -> Any:
     prune = graph.get_pruner_of_module(root).prune_out_channels
-    extent = root.out_features if isinstance(root, nn.Linear) else root.out_channels  # type: ignore[union-attr]
-    return graph.get_pruning_group(root, prune, list(range(extent)))
+    return graph.get_pruning_group(root, prune, list(range(len(root.weight))))
 
 
 def _members(item: Any, modules: dict[nn.Module, str]) -> Iterator[Member]:
@@ -126,7 +125,7 @@ def _shape_group(name: str, members: list[Member], twin: nn.Module, spec: Studen
 
 
 def _head_group(name: str, members: list[Member], twin: nn.Module, spec: StudentSpec) -> Group:
-    heads = twin.get_submodule(name).heads
+    heads = int(twin.get_submodule(name).heads)  # type: ignore[arg-type]
     if spec.kv_heads is not None:  # shared keys and values belong to no single head
         members = [m for m in members if not m.parameter.endswith((".to_k.weight", ".to_v.weight"))]
     blocks = tuple(replace(m, index_us=m.index_us.reshape(heads, -1)) for m in members)

@@ -1,8 +1,8 @@
 """How much each channel, head and neuron matters: every criterion scores single weights, groups add them up.
 
 One interface: a criterion maps a network and calibration batches to a saliency per parameter entry (same shapes as the
-parameters, non-negative, comparable across layers); `unit_scores` sums it over everything that a unit owns, `layer_score`
-over a whole layer. Criteria that need gradients or activations get them from one pass over the batches.
+parameters, non-negative, comparable across layers); `unit_scores` sums it over everything that a unit owns,
+`layer_score` over a whole layer. Criteria that need gradients or activations get them from one pass over the batches.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.pruning.calibration import Noised, predict
+from compress.pruning.calibration import Noised, predict, rows_of
 from compress.pruning.groups import Group
 
 Saliency = dict[str, Tensor]
@@ -49,7 +49,9 @@ def activation(unet: nn.Module, batches: Sequence[Noised], generator: torch.Gene
         if name not in energy:
             continue  # not reached by any forward
         weight = module.weight.detach()
-        per_input = energy[name].reshape(1 if weight.shape[1] == len(energy[name]) else -1, -1, *[1] * (weight.dim() - 2))
+        per_input = energy[name].reshape(
+            1 if weight.shape[1] == len(energy[name]) else -1, -1, *[1] * (weight.dim() - 2)
+        )
         if weight.shape[1] != len(energy[name]):  # depthwise: one input channel an output channel
             per_input = energy[name].reshape(-1, *[1] * (weight.dim() - 1))
         saliency[f"{name}.weight"] = weight.square() * per_input
@@ -65,7 +67,7 @@ def taylor(unet: nn.Module, batches: Sequence[Noised], generator: torch.Generato
 def fisher(unet: nn.Module, batches: Sequence[Noised], generator: torch.Generator) -> Saliency:
     """(weight * gradient)^2 averaged over single samples: the second-order change of the loss with the empirical Fisher
     matrix's diagonal for the Hessian (optimal brain damage, LeCun et al. 1990, eq. 5)."""
-    singles = [_row(batch, row) for batch in batches for row in range(len(batch.sigma_b))]
+    singles = [rows_of(batch, slice(row, row + 1)) for batch in batches for row in range(len(batch.sigma_b))]
     return _gradients(unet, singles, lambda weight, gradient: (weight * gradient).square())
 
 
@@ -82,7 +84,14 @@ def unit_scores(group: Group, saliency: Mapping[str, Tensor]) -> Tensor:
     """One score a unit, shape (units,): the saliency of all entries that it owns, in double precision."""
     total = torch.zeros(group.units, dtype=torch.float64)
     for member in group.members:
-        per_entry = saliency[member.parameter].double().movedim(member.axis, 0).reshape(saliency[member.parameter].shape[member.axis], -1).sum(1).cpu()
+        per_entry = (
+            saliency[member.parameter]
+            .double()
+            .movedim(member.axis, 0)
+            .reshape(saliency[member.parameter].shape[member.axis], -1)
+            .sum(1)
+            .cpu()
+        )
         total += per_entry[member.index_us].sum(dim=1)
     return total
 
@@ -92,9 +101,7 @@ def layer_score(prefix: str, saliency: Mapping[str, Tensor]) -> float:
     return float(sum(s.double().sum() for name, s in saliency.items() if name.startswith(f"{prefix}.")))
 
 
-def input_energy(
-    unet: nn.Module, modules: Mapping[str, nn.Module], batches: Iterable[Noised]
-) -> dict[str, Tensor]:
+def input_energy(unet: nn.Module, modules: Mapping[str, nn.Module], batches: Iterable[Noised]) -> dict[str, Tensor]:
     """Mean square of each input channel of each module (channel axis 1 of maps, the last of token sequences)."""
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
@@ -118,9 +125,7 @@ def input_energy(
     return {name: (total / counts[name]).float() for name, total in sums.items()}
 
 
-def _gradients(
-    unet: nn.Module, batches: Sequence[Noised], score: Callable[[Tensor, Tensor], Tensor]
-) -> Saliency:
+def _gradients(unet: nn.Module, batches: Sequence[Noised], score: Callable[[Tensor, Tensor], Tensor]) -> Saliency:
     saliency = {name: torch.zeros_like(parameter) for name, parameter in unet.named_parameters()}
     named = [(name, p) for name, p in unet.named_parameters()]
     unet.requires_grad_(True)
@@ -133,8 +138,3 @@ def _gradients(
                     saliency[name] += score(parameter.detach(), gradient) / len(batches)
     unet.requires_grad_(False)
     return saliency
-
-
-def _row(batch: Noised, row: int) -> Noised:
-    rows = slice(row, row + 1)
-    return Noised(batch.x_bchw[rows], batch.sigma_b[rows], batch.velocity_bchw[rows], batch.condition[rows])

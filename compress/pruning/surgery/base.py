@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compress.cost import skeleton
 from compress.pruning.calibration import Noised
 from compress.pruning.importance import CRITERIA, Saliency
+from compress.pruning.lineage import Lineage
 from students.init import Transplant, shapes
 from students.spec import StudentSpec
 
@@ -37,6 +38,7 @@ class Bench:
     generator: torch.Generator
     kv_merge: str = "svd"
     report: dict[str, Any] = field(default_factory=dict)
+    lineage: Lineage = field(default_factory=Lineage)
     _scored: tuple[Draft, Saliency] | None = None
 
     def saliency(self, draft: Draft) -> Saliency:
@@ -69,7 +71,7 @@ def begin(name: str, draft: Draft, spec: StudentSpec) -> Transplant:
     return Transplant(name, draft.unet.state_dict(), shapes(skeleton(spec)))
 
 
-def transformer_blocks(unet: nn.Module) -> dict[str, nn.Module]:
+def transformer_blocks(unet: nn.Module) -> dict[str, Any]:
     """Name -> every transformer block of the network, in forward order within each stage."""
     return {name: m for name, m in unet.named_modules() if name.rpartition(".")[0].endswith("transformer_blocks")}
 
@@ -84,10 +86,12 @@ def stage_of(name: str, stages: int) -> tuple[str, int] | None:
 
 
 def layers_of(spec: StudentSpec, side: str, stage: int) -> int:
+    """Layers of a block; up blocks have one more than down blocks, for the skip of the stage above."""
     return spec.layers_per_block[stage] + (side == "up")
 
 
 def block_name(spec: StudentSpec, side: str, stage: int) -> str:
+    """The module of a stage on its way down or up."""
     return f"down_blocks.{stage}" if side == "down" else f"up_blocks.{spec.stages - 1 - stage}"
 
 

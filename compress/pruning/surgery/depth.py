@@ -18,6 +18,7 @@ from torch import nn
 
 from compress.pruning.calibration import predictions, velocity_mse
 from compress.pruning.importance import layer_score
+from compress.pruning.lineage import Lineage
 from compress.pruning.select import best_subset
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin, block_name, copy_tree, layers_of
 from students.init import Transplant
@@ -43,13 +44,16 @@ def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
                     continue
                 layers = _keep_layers(draft, spec, side, stage, kind, score, transplant)
                 kept[f"{block}.{kind}"] = list(layers)
+                bench.lineage.keep(f"{block}.{kind}", list(layers), layers_of(draft.spec, side, stage))
                 for new, old in enumerate(layers):
                     new_name, old_name = f"{block}.{kind}.{new}", f"{block}.{kind}.{old}"
                     if kind == "attentions":
-                        kept |= _move_blocks(transplant, new_name, old_name, draft, spec.transformer_layers[stage], score)
+                        kept |= _move_blocks(
+                            transplant, new_name, old_name, draft, spec.transformer_layers[stage], score, bench.lineage
+                        )
                     copy_tree(transplant, new_name, old_name, old_names)
     middle = "mid_block.attentions.0"
-    kept |= _move_blocks(transplant, middle, middle, draft, spec.transformer_layers[-1], score)
+    kept |= _move_blocks(transplant, middle, middle, draft, spec.transformer_layers[-1], score, bench.lineage)
     transplant.keep_rest()
     bench.report["depth"] = kept
     return transplant
@@ -85,15 +89,23 @@ def _keep_layers(
 
 
 def _move_blocks(
-    transplant: Transplant, new: str, old: str, draft: Draft, want: int, score: Callable[[str], float]
+    transplant: Transplant,
+    new: str,
+    old: str,
+    draft: Draft,
+    want: int,
+    score: Callable[[str], float],
+    lineage: Lineage,
 ) -> dict[str, list[int]]:
     """Renumbers the transformer blocks that stay of one transformer; returns {its name: their old numbers}."""
-    have = len(draft.unet.get_submodule(f"{old}.transformer_blocks"))
+    blocks: Any = draft.unet.get_submodule(f"{old}.transformer_blocks")
+    have = len(blocks)
     if want > have:
         raise ValueError(f"{old} has {have} transformer blocks and cannot grow to {want}")
     layers = tuple(range(have))
     if want < have:
         layers = best_subset([score(f"{old}.transformer_blocks.{layer}") for layer in layers], want)
+    lineage.keep(f"{new}.transformer_blocks", list(layers), have)
     for position, layer in enumerate(layers):
         copy_tree(
             transplant, f"{new}.transformer_blocks.{position}", f"{old}.transformer_blocks.{layer}", transplant.old
@@ -118,7 +130,7 @@ def _scorer(draft: Draft, bench: Bench) -> Callable[[str], float]:
 def skipped(layer: nn.Module) -> Iterator[None]:
     """While open, the layer passes on what it was given: its residual branch is silent."""
 
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def hook(module: Any, args: tuple[Any, ...], output: Any) -> Any:
         x = args[0]
         if getattr(module, "conv_shortcut", None) is not None:
             x = module.conv_shortcut(x)

@@ -12,8 +12,9 @@ invisible after softmax. Singular values are shared evenly, so queries and keys 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from students.spec import StudentSpec
 PARTS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
-def attentions(unet: nn.Module) -> dict[str, nn.Module]:
+def attentions(unet: nn.Module) -> dict[str, Any]:
     """Name -> every attention layer."""
     return {name: m for name, m in unet.named_modules() if hasattr(m, "to_q") and hasattr(m, "to_out")}
 
@@ -79,9 +80,7 @@ def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
     return transplant
 
 
-def _merge(
-    transplant: Transplant, name: str, layer: nn.Module, kv_heads: int, roots: tuple[Tensor, ...] | None
-) -> None:
+def _merge(transplant: Transplant, name: str, layer: Any, kv_heads: int, roots: tuple[Tensor, ...] | None) -> None:
     q, k, v = (getattr(layer, part).weight.detach().double().unflatten(0, (layer.heads, -1)) for part in PARTS[:3])
     out = layer.to_out[0].weight.detach().double().unflatten(1, (layer.heads, -1))
     merged: list[tuple[Tensor, ...]] = []
@@ -99,7 +98,11 @@ def _merge(
     )
     method = "mean of heads" if roots is None else "truncated SVD over heads"
     like = layer.to_q.weight.dtype
-    for part, tensor, error in (("to_q", new_q, error_logits), ("to_k", new_k, error_logits), ("to_v", new_v, error_values)):
+    for part, tensor, error in (
+        ("to_q", new_q, error_logits),
+        ("to_k", new_k, error_logits),
+        ("to_v", new_v, error_values),
+    ):
         source = [f"{name}.{p}.weight" for p in (("to_q", "to_k") if part != "to_v" else ("to_v", "to_out.0"))]
         transplant.put(f"{name}.{part}.weight", tensor.flatten(0, 1).to(like), source, method, error)
     sources = [f"{name}.to_v.weight", f"{name}.to_out.0.weight"]
@@ -108,13 +111,13 @@ def _merge(
 
 @torch.no_grad()
 def _moments(
-    unet: nn.Module, layers: dict[str, nn.Module], batches: Iterable[Noised]
+    unet: nn.Module, layers: dict[str, Any], batches: Iterable[Noised]
 ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
     """Per layer: square roots of the second moments of the queries' input, and of the keys' input centred within each
     sample and as it is."""
     sums: dict[str, list[Tensor]] = {}
 
-    def listener(name: str, centre: bool):  # type: ignore[no-untyped-def]
+    def listener(name: str, centre: bool) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             x_btd = args[0].double()
             if centre:

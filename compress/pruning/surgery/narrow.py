@@ -38,6 +38,10 @@ def narrow(name: str, draft: Draft, spec: StudentSpec, bench: Bench) -> Transpla
             transplant.put(tensor_name, new, [tensor_name], method, lost)
     if transplant.wanted[f"{TIME_IN}.weight"][1] != transplant.old[f"{TIME_IN}.weight"].shape[1]:
         _resample_time(transplant, places)
+    for place, entries in places.items():
+        if place[1] == 0 and len(entries) < transplant.old[place[0]].shape[0]:
+            earlier = bench.lineage.channels.get(place)
+            bench.lineage.channels[place] = entries if earlier is None else earlier[entries]
     bench.report.setdefault("kept", {})[name] = {
         group.name: _summary(group, kept[group.name], draft, bench) for group in groups
     }

@@ -8,9 +8,10 @@ not see a shift common to all tokens. The normal equations need only the 64 x 64
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.pruning.calibration import predictions, tapped
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin
@@ -41,7 +42,7 @@ def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
     return transplant
 
 
-def _heads(x_btc: Tensor, layer: nn.Module) -> Tensor:
+def _heads(x_btc: Tensor, layer: Any) -> Tensor:
     """(b, t, heads * d) -> (b, heads, t, d)."""
     width = layer.to_q.weight.shape[0] // layer.heads
     return x_btc.double().unflatten(2, (-1, width)).transpose(1, 2)

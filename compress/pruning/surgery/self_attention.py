@@ -14,16 +14,15 @@ import torch
 from torch import Tensor
 
 from compress.pruning.calibration import predictions, tapped
+from compress.pruning.least_squares import affine_fit
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin, stage_of, transformer_blocks
-from students.init import Transplant, relative_error
+from students.init import Transplant
 from students.spec import CROSS, SELF_CROSS, StudentSpec
 
 
 def _target(spec: StudentSpec, goal: StudentSpec) -> StudentSpec:
     def merge(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(
-            CROSS if (a, b) == (SELF_CROSS, CROSS) else a for a, b in zip(ours, theirs, strict=True)
-        )
+        return tuple(CROSS if (a, b) == (SELF_CROSS, CROSS) else a for a, b in zip(ours, theirs, strict=True))
 
     return replace(
         spec,
@@ -63,12 +62,7 @@ def _loses(name: str, old: StudentSpec, new: StudentSpec) -> bool:
 def fit_layer_norm(h_nc: Tensor, target_nc: Tensor, eps: float) -> tuple[Tensor, Tensor, float]:
     """(scale_c, shift_c, relative error) of the LayerNorm that maps rows of h closest to rows of the target."""
     unit_nc = torch.nn.functional.layer_norm(h_nc.double(), h_nc.shape[1:], eps=eps)
-    wanted_nc = target_nc.double()
-    mean_c, wanted_mean_c = unit_nc.mean(0), wanted_nc.mean(0)
-    spread_c = (unit_nc - mean_c).square().mean(0).clamp_min(1e-12)
-    scale_c = ((unit_nc - mean_c) * (wanted_nc - wanted_mean_c)).mean(0) / spread_c
-    shift_c = wanted_mean_c - scale_c * mean_c
-    error = relative_error(unit_nc * scale_c + shift_c, wanted_nc)
+    scale_c, shift_c, error = affine_fit(unit_nc, target_nc)
     return scale_c.to(h_nc.dtype), shift_c.to(h_nc.dtype), error
 
 

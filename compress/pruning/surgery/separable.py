@@ -55,38 +55,56 @@ def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
     transplant = begin("separable", draft, spec)
     for name in transplant.old:
         if name.endswith(".conv1.weight"):
-            _split_block(transplant, name.removesuffix(".conv1.weight"), spec.norm_groups)
+            block = _Block(transplant, name.removesuffix(".conv1.weight"))
+            inner = len(transplant.old[name])
+            first, second = doubled(inner, spec.norm_groups)
+            copy_of = torch.empty(2 * inner, dtype=torch.long)
+            copy_of[first], copy_of[second] = torch.arange(inner), torch.arange(inner)
+            _split_first(block, copy_of)
+            _split_second(block, first, second, copy_of, f"{block.name}.conv_shortcut.bias" in transplant.old)
     transplant.keep_rest()
     return transplant
 
 
-def _split_block(transplant: Transplant, block: str, norm_groups: int) -> None:
-    old = {name: transplant.old[f"{block}.{name}"] for name in _TENSORS}
-    inner = old["conv1.weight"].shape[0]
-    first, second = doubled(inner, norm_groups)
-    copy_of = torch.empty(2 * inner, dtype=torch.long)
-    copy_of[first], copy_of[second] = torch.arange(inner), torch.arange(inner)
+class _Block:
+    """One residual block: its old tensors by their short names, and where the new ones go."""
 
-    pointwise, depthwise, _, error = split_dense(old["conv1.weight"], 1)
-    _put(transplant, block, "conv1.depthwise.weight", depthwise[0][:, None], ["conv1.weight"], "SVD, rank 1", error)
-    _put(transplant, block, "conv1.pointwise.weight", pointwise[0][copy_of][..., None, None], ["conv1.weight"],
-         "SVD, rank 1, two copies", error)
-    time = old["time_emb_proj.weight"][copy_of], (old["time_emb_proj.bias"] + old["conv1.bias"])[copy_of]
-    _put(transplant, block, "time_emb_proj.weight", time[0], ["time_emb_proj.weight"], "two copies", 0.0)
-    _put(transplant, block, "time_emb_proj.bias", time[1], ["time_emb_proj.bias", "conv1.bias"],
-         "two copies, plus conv1's bias", 0.0)
+    def __init__(self, transplant: Transplant, name: str) -> None:
+        self.transplant, self.name = transplant, name
 
-    scale, shift = old["norm2.weight"][copy_of].clone(), old["norm2.bias"][copy_of].clone()
-    pointwise, depthwise, energy, error = split_dense(old["conv2.weight"], 2)
-    back = old["conv2.weight"].new_zeros(old["conv2.weight"].shape[0], 2 * inner)
-    kernels = old["conv2.weight"].new_zeros(2 * inner, 1, 3, 3)
+    def old(self, tensor: str) -> Tensor:
+        return self.transplant.old[f"{self.name}.{tensor}"]
+
+    def put(self, tensor: str, value: Tensor, sources: list[str], method: str, error: float) -> None:
+        made = value.to(self.old("conv1.weight").dtype)
+        self.transplant.put(f"{self.name}.{tensor}", made, [f"{self.name}.{s}" for s in sources], method, error)
+
+
+def _split_first(block: _Block, copy_of: Tensor) -> None:
+    """The first convolution, rank 1, every output twice; its bias moves to the time projection."""
+    pointwise, depthwise, _, error = split_dense(block.old("conv1.weight"), 1)
+    block.put("conv1.depthwise.weight", depthwise[0][:, None], ["conv1.weight"], "SVD, rank 1", error)
+    twice = pointwise[0][copy_of][..., None, None]
+    block.put("conv1.pointwise.weight", twice, ["conv1.weight"], "SVD, rank 1, two copies", error)
+    time, bias = block.old("time_emb_proj.weight"), block.old("time_emb_proj.bias") + block.old("conv1.bias")
+    block.put("time_emb_proj.weight", time[copy_of], ["time_emb_proj.weight"], "two copies", 0.0)
+    sources = ["time_emb_proj.bias", "conv1.bias"]
+    block.put("time_emb_proj.bias", bias[copy_of], sources, "two copies, plus conv1's bias", 0.0)
+
+
+def _split_second(block: _Block, first: Tensor, second: Tensor, copy_of: Tensor, has_shortcut: bool) -> None:
+    """The second convolution, one term a copy; its bias moves to the shortcut or into a constant channel."""
+    weight, bias = block.old("conv2.weight"), block.old("conv2.bias")
+    scale, shift = block.old("norm2.weight")[copy_of].clone(), block.old("norm2.bias")[copy_of].clone()
+    pointwise, depthwise, energy, error = split_dense(weight, 2)
+    back, kernels = weight.new_zeros(weight.shape[0], len(copy_of)), weight.new_zeros(len(copy_of), 1, 3, 3)
     for position, term in ((first, 0), (second, 1)):
         back[:, position] = pointwise[term].to(back)
         kernels[position, 0] = depthwise[term].to(kernels)
-    bias, sources, method = old["conv2.bias"], ["conv2.weight"], "SVD, rank 2"
-    if f"{block}.conv_shortcut.bias" in transplant.old:
-        moved = transplant.old[f"{block}.conv_shortcut.bias"] + bias
-        _put(transplant, block, "conv_shortcut.bias", moved, ["conv_shortcut.bias", "conv2.bias"], "plus conv2's", 0.0)
+    sources, method = ["conv2.weight"], "SVD, rank 2"
+    if has_shortcut:
+        moved = block.old("conv_shortcut.bias") + bias
+        block.put("conv_shortcut.bias", moved, ["conv_shortcut.bias", "conv2.bias"], "plus conv2's bias", 0.0)
     elif bool(bias.ne(0).any()):
         spare = second[energy[1].argmin()]
         scale[spare], shift[spare] = 0.0, SILU_ONE
@@ -94,31 +112,12 @@ def _split_block(transplant: Transplant, block: str, norm_groups: int) -> None:
         kernels[spare, 0, 1, 1] = 1.0
         back[:, spare] = bias
         sources, method = ["conv2.weight", "conv2.bias"], "SVD, rank 2, one channel carries the bias"
-        # The error grows by the term given up.
-        error += float(energy[1].min() / old["conv2.weight"].double().square().sum())
-    _put(transplant, block, "norm2.weight", scale, ["norm2.weight"], "two copies", 0.0)
-    _put(transplant, block, "norm2.bias", shift, ["norm2.bias"], "two copies", 0.0)
-    _put(transplant, block, "conv2.depthwise.weight", kernels, sources, method, error)
-    _put(transplant, block, "conv2.pointwise.weight", back[..., None, None], sources, method, error)
+        error += float(energy[1].min() / weight.double().square().sum())  # the term that was given up
+    block.put("norm2.weight", scale, ["norm2.weight"], "two copies", 0.0)
+    block.put("norm2.bias", shift, ["norm2.bias"], "two copies", 0.0)
+    block.put("conv2.depthwise.weight", kernels, sources, method, error)
+    block.put("conv2.pointwise.weight", back[..., None, None], sources, method, error)
 
-
-def _put(
-    transplant: Transplant, block: str, name: str, tensor: Tensor, sources: list[str], method: str, error: float
-) -> None:
-    like = transplant.old[f"{block}.conv1.weight"].dtype
-    transplant.put(f"{block}.{name}", tensor.to(like), [f"{block}.{s}" for s in sources], method, error)
-
-
-_TENSORS = (
-    "conv1.weight",
-    "conv1.bias",
-    "conv2.weight",
-    "conv2.bias",
-    "norm2.weight",
-    "norm2.bias",
-    "time_emb_proj.weight",
-    "time_emb_proj.bias",
-)
 
 SEPARABLE = Operator(
     "separable",

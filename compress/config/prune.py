@@ -1,0 +1,136 @@
+"""Structured pruning of a trained U-Net to the student, by named operators; no training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from compress.config.base import StageConfig
+from compress.errors import Problem
+from students.spec import CROSS, NONE, SELF_CROSS, StudentSpec, with_heads
+
+# In the order of SnapGen and DreamLite; a test holds this list to compress.pruning.surgery.OPERATORS.
+STEPS = (
+    "depth",
+    "width",
+    "self_attention",
+    "separable",
+    "multi_query",
+    "feed_forward",
+    "cross_attention",
+    "qk_norm",
+    "text_projection",
+    "size_embedding",
+)
+PAIR = "pair"  # not an operator: the finished student on (target | condition)
+CRITERIA = ("random", "magnitude", "activation", "taylor", "fisher")
+KV_MERGES = ("mean", "svd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig(StageConfig):
+    """Teacher -> DreamLite student. Tuples have one entry a stage, highest resolution first.
+
+    `steps` are the operators that are carried out, in order; a feature whose step is left out stays as the teacher
+    has it. `criterion` scores channels, heads and neurons; `kv_merge` says how key/value heads become `kv_heads`.
+    `budget_parameters_m` and `budget_macs_g` (a forward on a pair), where given, choose the widths instead of `widths`.
+
+    Importance and activations are read from `calibration_samples` prompts. After the steps in `compensated` (and after
+    "pair": the student on the input it will be given) linear layers are refitted by ridge regression on
+    `fitting_samples`, pulled towards their inherited weights by `ridge`. Errors are measured on `held_out_samples`.
+    """
+
+    kind: ClassVar[str] = "prune"
+    runner: ClassVar[str] = "compress.stages.prune:run"
+
+    name: str = "prune"
+    widths: tuple[int, ...] = (64, 128, 192)
+    layers_per_block: int = 1
+    transformer_layers: tuple[int, ...] = (1, 1, 1)
+    kv_heads: int = 1
+    ff_mult: int = 3
+    steps: tuple[str, ...] = STEPS
+    criterion: str = "taylor"
+    kv_merge: str = "svd"
+    budget_parameters_m: float | None = None
+    budget_macs_g: float | None = None
+    calibration_samples: int = 64
+    fitting_samples: int = 384
+    held_out_samples: int = 64
+    compensated: tuple[str, ...] = ("depth", "separable", PAIR)
+    ridge: float = 0.01
+    unstructured_baseline: bool = field(default=True)
+
+    def goal(self, teacher: StudentSpec) -> StudentSpec:
+        """The student that all steps together lead to, from what the teacher's spec leaves open (text, latent)."""
+        stages = len(self.widths)
+        lowest = stages - 1
+        spec = StudentSpec(
+            widths=self.widths,
+            layers_per_block=(self.layers_per_block,) * stages,
+            transformer_layers=self.transformer_layers,
+            heads=(1,) * stages,
+            down_attention=tuple(SELF_CROSS if stage == lowest else CROSS for stage in range(stages)),
+            up_attention=tuple(SELF_CROSS if s == lowest else CROSS if s else NONE for s in range(stages)),
+            cross_dim=teacher.cross_dim,
+            text_dim=teacher.text_dim or teacher.cross_dim,
+            size_dim=teacher.size_dim,
+            size_values=2,
+            kv_heads=self.kv_heads,
+            ff_mult=self.ff_mult,
+            qk_norm=True,
+            separable=True,
+            in_channels=teacher.in_channels,
+            out_channels=teacher.out_channels,
+            sample_size=teacher.sample_size,
+        )
+        return with_heads(spec)
+
+    def problems(self) -> list[Problem]:
+        """Also: widths on the lattice, known steps in a workable order, positive sample counts."""
+        where = f"stage {self.name!r}"
+        stages = len(self.widths)
+        found = [
+            *super().problems(),
+            *self.expect(len(self.transformer_layers) == stages, "transformer_layers", f"Give {stages}, one a stage."),
+            *self.expect(self.criterion in CRITERIA, "criterion", f"Use one of {', '.join(CRITERIA)}."),
+            *self.expect(self.kv_merge in KV_MERGES, "kv_merge", f"Use one of {', '.join(KV_MERGES)}."),
+            *self.expect(self.ridge > 0, "ridge", "Use a positive share such as 0.01."),
+            *self._step_problems(),
+        ]
+        for name in ("calibration_samples", "fitting_samples", "held_out_samples"):
+            found += self.expect(getattr(self, name) >= 8, name, "Give at least 8; noise levels are stratified.")
+        for name in ("budget_parameters_m", "budget_macs_g"):
+            value = getattr(self, name)
+            found += self.expect(value is None or value > 0, name, "Give a positive limit, or leave it out.")
+        if len(self.transformer_layers) == stages and stages:
+            # 64 is only a stand-in: what the teacher decides is checked against it when it has been opened.
+            stand_in = replace(_STAND_IN, widths=self.widths, heads=(1,) * stages)
+            legal = self.goal(stand_in).problems()
+            found += [Problem(what, where, remedy) for what, remedy in legal]
+        return found
+
+    def _step_problems(self) -> list[Problem]:
+        known = f"Use some of {', '.join(STEPS)}."
+        found = self.expect(set(self.steps) <= set(STEPS) and len(set(self.steps)) == len(self.steps), "steps", known)
+        may = {*self.steps, PAIR}
+        found += self.expect(
+            set(self.compensated) <= may, "compensated", f"Use some of {', '.join((*self.steps, PAIR))}."
+        )
+        for first, then in (("depth", "width"), ("width", "separable"), ("multi_query", "qk_norm")):
+            if first in self.steps and then in self.steps:
+                in_order = self.steps.index(first) < self.steps.index(then)
+                found += self.expect(in_order, "steps", f"Put {first} before {then}.")
+        return found
+
+
+_STAND_IN = StudentSpec(
+    widths=(64,),
+    layers_per_block=(1,),
+    transformer_layers=(1,),
+    heads=(1,),
+    down_attention=(SELF_CROSS,),
+    up_attention=(SELF_CROSS,),
+    cross_dim=64,
+    size_dim=64,
+)

@@ -1,0 +1,124 @@
+"""Prunes the teacher to a student: no training, only inheritance, least squares and measuring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compress.config.prune import PAIR, PruneConfig
+from compress.cost import parameters
+from compress.data.scenes.dataset import latent_batches
+from compress.errors import Problem, UserError
+from compress.pruning.calibration import noised, predictions, velocity_mse
+from compress.pruning.evolution import Evolution, Plan, Row, Samples, evolve, target
+from compress.pruning.plan import Budget, plan_widths
+from compress.pruning.surgery import Bench, Draft
+from compress.pruning.unstructured import baseline
+from compress.stages.context import StageContext, StageResult
+from students.spec import StudentSpec
+from students.system import DiffusionSystem
+from students.unet import load_unet
+
+BATCH = 16
+TABLE = "provenance.json"
+
+
+def run(config: PruneConfig, ctx: StageContext) -> StageResult:
+    """Teacher artefact in, student artefact out. Raises UserError before any work where no student can be made."""
+    folder = ctx.teacher or ctx.parent
+    assert folder is not None
+    system = DiffusionSystem.load(folder, ctx.device)
+    teacher = system.unet.eval().requires_grad_(False)
+    plan = make_plan(config, teacher, system)
+    samples = draw_samples(config, system)
+    bench = Bench(samples.calibration, config.criterion, torch.Generator().manual_seed(config.seed), config.kv_merge)
+    ctx.progress.start(len(plan.steps) + 2, "steps", "pruning")
+
+    def tell(row: Row, draft: Draft) -> None:
+        ctx.progress.advance(1, parameters_m=row.parameters_m, velocity_mse=row.velocity_mse)
+
+    evolution = evolve(teacher, plan, samples, bench, tell)
+    rows = [row.as_json() for row in evolution.rows]
+    student = evolution.draft
+    if config.unstructured_baseline:
+        rows.append(unstructured_row(teacher, student.spec, samples, rows[0]))
+    system.with_unet(student.unet).save(ctx.out)
+    evolution.ledger.save(ctx.out / TABLE)
+    return result(evolution, rows, reopened_mse(ctx.out, ctx.device, teacher, samples))
+
+
+def make_plan(config: PruneConfig, teacher: Any, system: DiffusionSystem) -> Plan:
+    """The steps to the goal; UserError where the teacher cannot become the goal."""
+    try:
+        spec = StudentSpec.from_config(teacher.config, system.text_encoder.config.hidden_size)
+    except ValueError as error:
+        raise UserError.of(str(error), "teacher", "Use a U-Net of SDXL's or DreamLite's kind") from None
+    goal = config.goal(spec)
+    where = f"stage {config.name!r}"
+    if len(spec.widths) != len(goal.widths):
+        what = f"the teacher has {len(spec.widths)} stages, widths names {len(goal.widths)}"
+        raise UserError.of(what, where, "Give one width a stage of the teacher.")
+    if config.budget_parameters_m is not None or config.budget_macs_g is not None:
+        _, height, width = system.latent_shape
+        tokens = system.text_encoder.config.max_position_embeddings
+        budget = Budget(config.budget_parameters_m, config.budget_macs_g, None, height, width, tokens)
+        goal = plan_widths(target(spec, goal, config.steps), spec, budget)
+    problems = [
+        Problem(f"{name} of stage {stage} is {new}, the teacher has {old}", where, f"Use at most {old}.")
+        for name in ("widths", "layers_per_block", "transformer_layers")
+        for stage, (new, old) in enumerate(zip(getattr(goal, name), getattr(spec, name), strict=True))
+        if new > old
+    ]
+    if problems:
+        raise UserError(*problems)
+    return Plan(goal, config.steps, config.compensated, config.ridge)
+
+
+def draw_samples(config: PruneConfig, system: DiffusionSystem) -> Samples:
+    """Three disjoint draws of the world, noised: for importance, for least squares, for measuring."""
+
+    def draw(count: int, seed: int) -> list[Any]:
+        batches = latent_batches(system, "t2i", count, 1000 * config.seed + seed, BATCH)
+        return noised(batches, seed)
+
+    return Samples(
+        draw(config.calibration_samples, 101), draw(config.fitting_samples, 102), draw(config.held_out_samples, 103)
+    )
+
+
+def unstructured_row(
+    teacher: torch.nn.Module, student: StudentSpec, samples: Samples, teacher_row: dict[str, Any]
+) -> dict[str, Any]:
+    """NNCF's sparse teacher with as many weights as the student, as a row without a number."""
+    reference = predictions(teacher, samples.held_out)
+    found = baseline(teacher, parameters(student), samples.held_out, reference)
+    title = "baseline: single weights masked (NNCF), as many left as the student has"
+    row = Row(None, "unstructured", title, found.parameters_m, teacher_row["macs_g"],
+              teacher_row["size_mb_w8_padded"], found.velocity_mse)  # fmt: skip
+    return row.as_json()
+
+
+def reopened_mse(folder: Path, device: torch.device, teacher: torch.nn.Module, samples: Samples) -> float:
+    """The velocity error of the student as it was written, in its own input format."""
+    student = load_unet(folder).to(device).eval()
+    return velocity_mse(student, samples.held_out, predictions(teacher, samples.held_out), pair=True)
+
+
+def result(evolution: Evolution, rows: list[dict[str, Any]], mse: float) -> StageResult:
+    """What the card says. `kept` is the heat map's: operator -> group -> units, how many stayed, their importance."""
+    last = evolution.rows[-1]
+    assert last.name == PAIR
+    metrics = {
+        "parameters_m": last.parameters_m,
+        "macs_g": last.macs_g,
+        "size_mb_w8_padded": last.size_mb_w8_padded,
+        "ratio_parameters": last.parameters_m / evolution.rows[0].parameters_m,
+        "velocity_mse": mse,
+    }
+    for row in rows:
+        if row["name"] == "unstructured":
+            metrics["velocity_mse_unstructured"] = row["velocity_mse"]
+    extra = {"evolution": rows, "kept": evolution.report.get("kept", {}), "depth": evolution.report.get("depth", {})}
+    return StageResult(metrics=metrics, extra=extra, spec=evolution.draft.spec.to_config())
