@@ -1,0 +1,58 @@
+"""The student's widths, depths and pruning criterion: size against velocity error right after pruning.
+
+Command
+    pocketdiff sweep scenes_ratio --trials 40
+
+Hardware
+    2 CPU cores; several processes may run the same command at once.
+
+Time
+    Not yet measured.
+
+Expected
+    A Pareto front from about 3 M to 15 M parameters. The error before training ranks students, it does not score them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.config.prune import CRITERIA, PruneConfig
+from compress.recipe import Recipe
+from compress.sweep import Objective, Sweep
+from recipes.scenes_full import TEACHER
+
+if TYPE_CHECKING:
+    import optuna
+
+LATTICE = 64  # channels
+TOP, MIDDLE, LOWEST = 64, 128, 256  # the teacher's widths
+
+
+def sample(trial: optuna.Trial) -> Recipe:
+    """One student: two widths and a depth on the lattice, FFN width, and what decides which channels stay."""
+    prune = PruneConfig(
+        widths=(
+            TOP,
+            trial.suggest_int("width_middle", LATTICE, MIDDLE, step=LATTICE),
+            trial.suggest_int("width_lowest", LATTICE, LOWEST, step=LATTICE),
+        ),
+        transformer_layers=(1, 1, trial.suggest_int("transformer_layers_lowest", 1, 2)),
+        ff_mult=trial.suggest_int("ff_mult", 2, 4),
+        criterion=trial.suggest_categorical("criterion", [name for name in CRITERIA if name != "random"]),
+        unstructured_baseline=False,
+    )
+    return Recipe(name="scenes_ratio", description="One trial.", teacher=TEACHER, stages=(prune,))
+
+
+def sweep() -> Sweep:
+    """Two objectives, both from the card of stage prune."""
+    return Sweep(
+        name="scenes_ratio",
+        description="Student size against velocity error after pruning.",
+        sample=sample,
+        objectives=(
+            Objective(stage="prune", metric="velocity_mse", label="velocity error"),
+            Objective(stage="prune", metric="parameters_m", label="parameters (M)"),
+        ),
+    )
