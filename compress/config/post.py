@@ -45,7 +45,8 @@ class RewardConfig(TrainConfig):
     model_steps: int = 1500
     model_batch_size: int = 128
     model_learning_rate: float = 1e-3
-    model_examples: int = 8192
+    model_pictures: int = 1024
+    model_specs: int = 32768
     judge_every: int = 100
     judge_images: int = 210
 
@@ -61,7 +62,8 @@ class RewardConfig(TrainConfig):
             *self.expect(self.hinge in HINGES, "hinge", f"Use one of {', '.join(HINGES)}."),
             *self.expect(self.anchor_weight >= 0, "anchor_weight", "Use 0 (off) or a positive weight."),
             *self.expect(self.model_steps > 0, "model_steps", "Give at least 1 step to train the reward."),
-            *self.expect(self.model_examples >= 8, "model_examples", "Give at least 8: one in eight is held out."),
+            *self.expect(self.model_pictures >= 8, "model_pictures", "Give at least 8: one in eight is held out."),
+            *self.expect(self.model_specs > 0, "model_specs", "Give at least 1."),
             *self.expect(self.judge_every > 0, "judge_every", "Give at least 1 step."),
             *self.expect(self.judge_images > 0, "judge_images", "Give at least 1 picture to judge."),
         ]

@@ -64,7 +64,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class ExamplePool:
+class Pictures:
     """Encoded examples; pictures are uint8 (b, p, p, 3), `source_bpp3` is zero where nothing is edited."""
 
     ids_bt: Tensor
@@ -74,6 +74,21 @@ class ExamplePool:
     right_b: Tensor
     cells_bg: Tensor
     background_b: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids_bt)
+
+
+@dataclass(frozen=True)
+class Specs:
+    """Examples as specs, without pictures: classes of cells and background of picture and source; -1 is no source."""
+
+    ids_bt: Tensor
+    cells_bg: Tensor
+    background_b: Tensor
+    source_cells_bg: Tensor
+    source_background_b: Tensor
+    right_b: Tensor
 
     def __len__(self) -> int:
         return len(self.ids_bt)
@@ -162,10 +177,30 @@ def cell_classes(scene: Scene) -> list[int]:
     return classes
 
 
-def encode_examples(system: DiffusionSystem, examples: Sequence[Example], rng: np.random.Generator) -> ExamplePool:
+def marked_classes(example: Example) -> list[int]:
+    """What stands in each cell of the picture, its broken cells marked."""
+    classes = cell_classes(example.shown)
+    return [BROKEN if cell in example.broken_cells else kind for cell, kind in enumerate(classes)]
+
+
+def encode_specs(system: DiffusionSystem, examples: Sequence[Example]) -> Specs:
+    """The examples as classes; nothing is drawn."""
+    nothing = [-1] * (GRID * GRID)
+    sources = [example.source for example in examples]
+    return Specs(
+        system.tokenize([example.meaning.tagged for example in examples]),
+        torch.tensor([marked_classes(example) for example in examples]),
+        torch.tensor([BACKGROUNDS.index(example.shown.background) for example in examples]),
+        torch.tensor([nothing if source is None else cell_classes(source) for source in sources]),
+        torch.tensor([-1 if source is None else BACKGROUNDS.index(source.background) for source in sources]),
+        torch.tensor([example.right for example in examples], dtype=torch.float32),
+    )
+
+
+def encode_pictures(system: DiffusionSystem, examples: Sequence[Example], rng: np.random.Generator) -> Pictures:
     """Draws the examples through the autoencoder; all randomness (blends, latent noise) from `rng`."""
     parts = [_encode_chunk(system, examples[start : start + CHUNK], rng) for start in range(0, len(examples), CHUNK)]
-    return ExamplePool(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    return Pictures(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
 @torch.no_grad()
@@ -173,11 +208,8 @@ def _encode_chunk(system: DiffusionSystem, examples: Sequence[Example], rng: np.
     shown_bchw = system.encode_image(to_tensor(render([example.shown for example in examples]))).float()
     wrong = [example.wrong or example.shown for example in examples]
     wrong_bchw = system.encode_image(to_tensor(render(wrong))).float()
-    cells_bg = torch.tensor([cell_classes(example.shown) for example in examples])
-    blend_bg = torch.zeros(cells_bg.shape)
-    for row, example in enumerate(examples):
-        blend_bg[row, list(example.broken_cells)] = float(rng.uniform(*BLEND))
-        cells_bg[row, list(example.broken_cells)] = BROKEN
+    cells_bg = torch.tensor([marked_classes(example) for example in examples])
+    blend_bg = torch.from_numpy(rng.uniform(*BLEND, cells_bg.shape)).float() * (cells_bg == BROKEN)
     side = shown_bchw.shape[2] // GRID
     blend_b1hw = blend_bg.reshape(-1, 1, GRID, GRID).repeat_interleave(side, 2).repeat_interleave(side, 3)
     strength_b111 = torch.from_numpy(rng.uniform(0, LATENT_NOISE, (len(examples), 1, 1, 1))).float()

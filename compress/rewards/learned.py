@@ -1,10 +1,10 @@
 """A small learned reward for generation and editing: the logit that a picture does what the text asks.
 
-A convolutional reader turns the picture, and the source of an edit, into one feature a 16-px cell; a transformer then
-reads cells and text together. The reader also names what stands in each cell, which is what makes it quick to train
-and keeps it from being satisfied by texture.
+Two parts, joined by what people can read: a convolutional reader says what stands in each 16-px cell, and a transformer
+matches that, and what stood there in the source of an edit, against the text. The bottleneck makes the reward quick to
+train (the matcher learns from specs, without pictures) and hard to satisfy by texture.
 
-Shape suffixes: b batch, g cells of the grid (16 px each), d width, t text tokens.
+Shape suffixes: b batch, g cells of the grid (16 px each), k classes, d width, t text tokens.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from compress.data.scenes.world import BACKGROUNDS, COLORS, GRID, SHAPES, SIZES
+from compress.objectives.error import widened
 from compress.rewards.base import Request
 
 CELL_CLASSES = 2 + len(SHAPES) * len(COLORS) * len(SIZES)  # empty, broken, or one thing
@@ -35,10 +36,9 @@ class LearnedRewardSpec:
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """What the network thinks of a batch: logit of being right (b,), cell classes (b, g, k), background (b, k)."""
+class Look:
+    """What a picture shows: probabilities of each cell's classes (b, g, k) and of the backgrounds (b, k)."""
 
-    logit_b: Tensor
     cells_bgk: Tensor
     background_bk: Tensor
 
@@ -53,52 +53,47 @@ class LearnedReward(nn.Module):
         self.spec = spec
         width = spec.width
         self.reader = nn.Sequential(
-            _down(3, 32), _same(32), _down(32, 64), _same(64), _down(64, width), _same(width), _down(width, width)
+            _conv(3, 48, 4, 4), _conv(48, 48, 3, 1), _conv(48, 96, 4, 2), _conv(96, 96, 3, 1), _conv(96, width, 4, 2)
         )
         self.cell_head = nn.Linear(width, CELL_CLASSES)
         self.background_head = nn.Linear(width, len(BACKGROUNDS))
+        self.cell = nn.ModuleList(nn.Linear(CELL_CLASSES, width, bias=False) for _ in range(2))  # picture, source
+        self.background = nn.ModuleList(nn.Linear(len(BACKGROUNDS), width, bias=False) for _ in range(2))
+        self.place_gd = nn.Parameter(torch.randn(2 + GRID * GRID, width) * 0.1)  # verdict, background, cells
         self.text = nn.Linear(spec.text_width, width)
-        self.roles_4d = nn.Parameter(torch.randn(4, width) * 0.02)  # picture, source, no source, text
-        self.cells_gd = nn.Parameter(torch.randn(GRID * GRID, width) * 0.02)
-        self.verdict_d = nn.Parameter(torch.randn(width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
+        layer = nn.TransformerDecoderLayer(
             width, spec.heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
-        self.matcher = nn.TransformerEncoder(layer, spec.layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.logit = nn.Linear(width, 1)
+        self.matcher = nn.TransformerDecoder(layer, spec.layers, nn.LayerNorm(width))
+        self.verdict = nn.Linear(width, 1)
 
-    def read(self, images_b3hw: Tensor) -> Tensor:
-        """One feature a cell, (b, g, d)."""
-        return self.reader(images_b3hw).flatten(2).transpose(1, 2)
+    def read(self, images_b3hw: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of each cell's classes (b, g, k) and of the backgrounds (b, k), from pictures in [-1, 1]."""
+        features_bgd = self.reader(images_b3hw).flatten(2).transpose(1, 2)
+        return widened(self.cell_head(features_bgd)), widened(self.background_head(features_bgd.mean(dim=1)))
 
-    def forward(self, images_b3hw: Tensor, request: Request) -> Opinion:
-        """Everything the network says about pictures in [-1, 1]."""
-        picture_bgd = self.read(images_b3hw)
-        source_bgd = self._source(picture_bgd, request)
-        text_btd = self.text(request.condition.tokens_btd.to(picture_bgd.dtype)) + self.roles_4d[3]
-        sequence = [
-            self.verdict_d.expand(len(picture_bgd), 1, -1),
-            picture_bgd + self.cells_gd + self.roles_4d[0],
-            source_bgd + self.cells_gd,
-            text_btd,
-        ]
-        matched_bd = self.matcher(torch.cat(sequence, dim=1))[:, 0]
-        return Opinion(
-            self.logit(matched_bd)[:, 0].float(),
-            self.cell_head(picture_bgd).float(),
-            self.background_head(picture_bgd.mean(dim=1)).float(),
-        )
+    def look(self, images_b3hw: Tensor) -> Look:
+        """What the reader sees, as probabilities."""
+        cells_bgk, background_bk = self.read(images_b3hw)
+        return Look(cells_bgk.softmax(dim=2), background_bk.softmax(dim=1))
 
-    def _source(self, picture_bgd: Tensor, request: Request) -> Tensor:
-        nothing_bgd = self.roles_4d[2].expand_as(picture_bgd).to(picture_bgd.dtype)
-        if request.source_b3hw is None:
-            return nothing_bgd
-        source_bgd = self.read(request.source_b3hw) + self.roles_4d[1]
-        return torch.where(request.edits_b[:, None, None], source_bgd, nothing_bgd)
+    def match(self, picture: Look, source: Look, tokens_btd: Tensor) -> Tensor:
+        """The logit of being right, shape (b,); a source of all zeros means that nothing was edited."""
+        cells_bgd = self.cell[0](picture.cells_bgk) + self.cell[1](source.cells_bgk)
+        background_bd = self.background[0](picture.background_bk) + self.background[1](source.background_bk)
+        verdict_b1d = torch.zeros_like(background_bd)[:, None]
+        seen_bgd = torch.cat([verdict_b1d, background_bd[:, None], cells_bgd], dim=1) + self.place_gd
+        return widened(self.verdict(self.matcher(seen_bgd, self.text(tokens_btd))[:, 0])[:, 0])
 
     def score(self, images_b3hw: Tensor, request: Request) -> Tensor:
-        """The logit of being right, shape (b,)."""
-        return self(images_b3hw, request).logit_b
+        """The logit of being right, shape (b,); pictures in [-1, 1]."""
+        picture = self.look(images_b3hw)
+        source = Look(torch.zeros_like(picture.cells_bgk), torch.zeros_like(picture.background_bk))
+        if request.source_b3hw is not None:
+            edits_b1 = request.edits_b[:, None].to(picture.cells_bgk.dtype)
+            seen = self.look(request.source_b3hw)
+            source = Look(seen.cells_bgk * edits_b1[:, :, None], seen.background_bk * edits_b1)
+        return self.match(picture, source, request.condition.tokens_btd)
 
     def save(self, folder: Path) -> None:
         """Writes config.json and model.safetensors."""
@@ -115,10 +110,6 @@ class LearnedReward(nn.Module):
         return reward.eval()
 
 
-def _down(channels: int, out: int) -> nn.Sequential:
-    """Halves rows and columns."""
-    return nn.Sequential(nn.Conv2d(channels, out, 4, stride=2, padding=1), nn.GroupNorm(8, out), nn.SiLU())
-
-
-def _same(channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(8, channels), nn.SiLU())
+def _conv(channels: int, out: int, kernel: int, stride: int) -> nn.Sequential:
+    padding = (kernel - stride + 1) // 2
+    return nn.Sequential(nn.Conv2d(channels, out, kernel, stride, padding), nn.GroupNorm(8, out), nn.SiLU())

@@ -1,6 +1,6 @@
-"""Trains the small learned reward: is the picture right, and what stands in each cell.
+"""Trains the small learned reward: its reader on pictures, its matcher on specs, in one step.
 
-Shape suffix b: batch.
+Shape suffixes: b batch, g cells, k classes.
 """
 
 from __future__ import annotations
@@ -18,88 +18,135 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from compress.config.train import TrainConfig
+from compress.data.scenes.world import BACKGROUNDS
 from compress.rewards.base import Request
-from compress.rewards.examples import ExamplePool, draw_example, encode_examples
-from compress.rewards.learned import LearnedReward, LearnedRewardSpec
+from compress.rewards.examples import Pictures, Specs, draw_example, encode_pictures, encode_specs
+from compress.rewards.learned import BROKEN, CELL_CLASSES, LearnedReward, LearnedRewardSpec, Look
 from compress.stages.base import StepResult, TrainingStage, fit
 from compress.stages.context import Progress, StageContext
 from students.system import DiffusionSystem, to_tensor
 
 CHUNK = 512
-HELD_OUT_SHARE = 8  # one example in so many is kept for validation
-CELL_WEIGHT = 0.5
+HELD_OUT_SHARE = 8  # one picture in so many is kept for validation
+READER_BATCH_SHARE = 0.5  # pictures a step, relative to specs
+DOUBT = 0.35  # largest probability that a softened cell gives to another class than its own
+LABEL_SMOOTHING = 0.05  # keeps the reader from saturating, where the reward would have no gradient
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModelConfig(TrainConfig):
-    """How the learned reward is trained; `pool_examples` pictures a task are drawn and encoded once."""
+    """How the learned reward is trained: `pictures` and `specs` of each task are drawn once."""
 
     name: str = "reward model"
     batch_size: int = 128
     learning_rate: float = 1e-3
-    pool_examples: int = 8192
+    ema_decay: float = 0.99
+    pictures: int = 1024
+    specs: int = 32768
 
 
 class RewardModelStage(TrainingStage):
-    """Binary cross-entropy of the verdict, plus classification of the cells and the background."""
+    """Classification of cells and backgrounds from pictures; binary cross-entropy of the verdict from specs."""
 
     def __init__(
-        self, config: RewardModelConfig, progress: Progress, system: DiffusionSystem, pool: ExamplePool
+        self,
+        config: RewardModelConfig,
+        progress: Progress,
+        system: DiffusionSystem,
+        pictures: Pictures,
+        specs: Specs,
     ) -> None:
         super().__init__(config, progress)
         torch.manual_seed(config.seed)
-        self.system, self.pool = system, pool
-        self.held_out = len(pool) // HELD_OUT_SHARE
+        self.system, self.pictures, self.specs = system, pictures, specs
+        self.held_out = len(pictures) // HELD_OUT_SHARE
         self.trained = LearnedReward(LearnedRewardSpec(text_width=system.text_encoder.config.hidden_size))
         self.start_averaging()
         self._surroundings = [self.guest(system.text_encoder), self.guest(system.vae)]
 
     def step(self, update: int, generator: torch.Generator) -> StepResult:
-        rows = torch.randint(self.held_out, len(self.pool), (self.config.batch_size,), generator=generator)
-        verdict, cells, background = losses(cast(LearnedReward, self.trained), self.system, self.pool, rows)
-        loss = verdict + CELL_WEIGHT * (cells + background)
-        return StepResult(loss, {"loss_verdict": verdict.detach(), "loss_cells": cells.detach()})
+        count = max(1, round(self.config.batch_size * READER_BATCH_SHARE))
+        rows = torch.randint(self.held_out, len(self.pictures), (count,), generator=generator)
+        loss_reader = self.reader_loss(rows)
+        rows = torch.randint(len(self.specs), (self.config.batch_size,), generator=generator)
+        loss_verdict = self.verdict_loss(rows, generator)
+        terms: dict[str, Tensor | float] = {"loss_reader": loss_reader.detach(), "loss_verdict": loss_verdict.detach()}
+        return StepResult(loss_reader + loss_verdict, terms)
+
+    def reader_loss(self, rows: Tensor) -> Tensor:
+        """Cross-entropy of cells and background over rows of the pictures; a scalar."""
+        reward, pictures = cast(LearnedReward, self.trained), self.pictures
+        cells_bgk, background_bk = reward.read(to_tensor(pictures.image_bpp3[rows]).to(self.device))
+        cells_n, background_b = (
+            label[rows].flatten().to(self.device) for label in (pictures.cells_bg, pictures.background_b)
+        )
+        return F.cross_entropy(cells_bgk.flatten(0, 1), cells_n, label_smoothing=LABEL_SMOOTHING) + F.cross_entropy(
+            background_bk, background_b, label_smoothing=LABEL_SMOOTHING
+        )
+
+    def verdict_loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Cross-entropy of the verdict over rows of the specs, seen with some doubt; a scalar."""
+        specs = self.specs
+        picture = soften(specs.cells_bg[rows], specs.background_b[rows], generator)
+        source = soften(specs.source_cells_bg[rows], specs.source_background_b[rows], generator)
+        tokens_btd = self.system.encode_ids(specs.ids_bt[rows]).tokens_btd
+        picture, source = (
+            Look(x.cells_bgk.to(self.device), x.background_bk.to(self.device)) for x in (picture, source)
+        )
+        logit_b = cast(LearnedReward, self.trained).match(picture, source, tokens_btd)
+        return F.binary_cross_entropy_with_logits(logit_b, specs.right_b[rows].to(self.device))
 
     def validate_now(self, update: int) -> dict[str, float]:
         if update % (4 * self.config.log_every) and update != self.config.steps:
             return {}
         reward = cast(LearnedReward, self.averaged.eval())
-        return {"accuracy": accuracy(reward, self.system, self.pool, range(self.held_out))}
+        return accuracy(reward, self.system, self.pictures, range(max(1, self.held_out)))
 
 
-def request_of(system: DiffusionSystem, pool: ExamplePool, rows: Tensor) -> tuple[Tensor, Request]:
-    """(pictures, request) of rows of a pool, on the system's device."""
-    source_b3hw = to_tensor(pool.source_bpp3[rows]) * pool.edits_b[rows, None, None, None]
-    images_b3hw = to_tensor(pool.image_bpp3[rows]).to(system.device)
-    return images_b3hw, Request(system.encode_ids(pool.ids_bt[rows]), source_b3hw.to(system.device))
+def soften(cells_bg: Tensor, background_b: Tensor, generator: torch.Generator) -> Look:
+    """Classes as a reader might see them: with some doubt, and broken cells half the time as two things at once.
 
-
-def losses(reward: LearnedReward, system: DiffusionSystem, pool: ExamplePool, rows: Tensor) -> tuple[Tensor, ...]:
-    """Mean cross-entropies of verdict, cells and background over rows of a pool."""
-    images_b3hw, request = request_of(system, pool, rows)
-    opinion = reward(images_b3hw, request)
-    device = images_b3hw.device
-    return (
-        F.binary_cross_entropy_with_logits(opinion.logit_b, pool.right_b[rows].to(device)),
-        F.cross_entropy(opinion.cells_bgk.flatten(0, 1), pool.cells_bg[rows].flatten().to(device)),
-        F.cross_entropy(opinion.background_bk, pool.background_b[rows].to(device)),
+    Rows of class -1 (no source) are all zeros.
+    """
+    certain_bgk = _one_hot(cells_bg, CELL_CLASSES)
+    other_bgk = _one_hot(torch.randint(CELL_CLASSES, cells_bg.shape, generator=generator), CELL_CLASSES)
+    another_bgk = _one_hot(torch.randint(CELL_CLASSES, cells_bg.shape, generator=generator), CELL_CLASSES)
+    doubt_bg1 = DOUBT * torch.rand((*cells_bg.shape, 1), generator=generator) ** 2
+    half_bg1 = 0.4 + 0.2 * torch.rand((*cells_bg.shape, 1), generator=generator)
+    torn_bg1 = (cells_bg == BROKEN)[..., None] & (torch.rand((*cells_bg.shape, 1), generator=generator) < 0.5)
+    seen_bgk = torch.where(
+        torn_bg1, torch.lerp(other_bgk, another_bgk, half_bg1), torch.lerp(certain_bgk, other_bgk, doubt_bg1)
     )
+    certain_bk = _one_hot(background_b, len(BACKGROUNDS))
+    doubt_b1 = DOUBT * torch.rand((len(background_b), 1), generator=generator) ** 2
+    seen_bk = torch.lerp(certain_bk, torch.full_like(certain_bk, 1 / len(BACKGROUNDS)), doubt_b1)
+    given_b1 = (background_b >= 0).float()[:, None]
+    return Look(seen_bgk * given_b1[:, :, None], seen_bk * given_b1)
+
+
+def _one_hot(classes: Tensor, count: int) -> Tensor:
+    """One-hot floats; -1 becomes the first class (its rows are blanked later)."""
+    return F.one_hot(classes.clamp(min=0), count).float()
 
 
 @torch.no_grad()
-def accuracy(reward: LearnedReward, system: DiffusionSystem, pool: ExamplePool, rows: range) -> float:
-    """Share of rows whose verdict is right."""
-    right = 0
+def accuracy(reward: LearnedReward, system: DiffusionSystem, pictures: Pictures, rows: range) -> dict[str, float]:
+    """Share of pictures whose verdict is right, by task."""
+    right: list[Tensor] = []
     for start in range(rows.start, rows.stop, 256):
         part = torch.arange(start, min(start + 256, rows.stop))
-        images_b3hw, request = request_of(system, pool, part)
-        verdict_b = reward.score(images_b3hw, request).cpu() > 0
-        right += int((verdict_b == pool.right_b[part].bool()).sum())
-    return right / max(1, len(rows))
+        edits_b = pictures.edits_b[part]
+        source_b3hw = to_tensor(pictures.source_bpp3[part]) * edits_b[:, None, None, None]
+        request = Request(system.encode_ids(pictures.ids_bt[part]), source_b3hw.to(system.device))
+        verdict_b = reward.score(to_tensor(pictures.image_bpp3[part]).to(system.device), request).cpu() > 0
+        right.append(verdict_b == pictures.right_b[part].bool())
+    right_b, edits_b = torch.cat(right).float(), pictures.edits_b[rows.start : rows.stop]
+    scores = {"accuracy_t2i": right_b[~edits_b], "accuracy_edit": right_b[edits_b]}
+    return {name: float(values.mean()) for name, values in scores.items() if len(values)}
 
 
 def _key(system: DiffusionSystem, config: RewardModelConfig) -> str:
-    """Names a pool and its reward by the networks it sees through, the code that draws it and the configuration."""
+    """Names a reward by the networks it sees through, the code that draws its examples and its configuration."""
     digest = hashlib.sha256(repr(sorted(asdict(config).items())).encode())
     for module in (system.vae, system.text_encoder):
         for name, weight in sorted(module.state_dict().items()):
@@ -110,25 +157,30 @@ def _key(system: DiffusionSystem, config: RewardModelConfig) -> str:
     return digest.hexdigest()[:20]
 
 
-def open_examples(system: DiffusionSystem, config: RewardModelConfig, ctx: StageContext) -> ExamplePool:
-    """Draws the pool, or continues where a killed attempt stopped: each chunk is a file of its own seed."""
+def open_pictures(system: DiffusionSystem, config: RewardModelConfig, ctx: StageContext) -> Pictures:
+    """Draws the pictures, or continues where a killed attempt stopped: each chunk is a file of its own seed."""
     chunks = []
-    count = 2 * config.pool_examples
+    count = 2 * config.pictures
     ctx.progress.start(count, "pictures", "drawing examples for the reward")
     for start in range(0, count, CHUNK):
         size = min(CHUNK, count - start)
         path = ctx.work / f"examples-{start:06d}.safetensors"
         if not path.exists():
             rng = np.random.default_rng([config.seed, 30, start])
-            examples = [draw_example(rng, edit=bool(index % 2)) for index in range(size)]
+            pictures = encode_pictures(system, [draw_example(rng, edit=bool(index % 2)) for index in range(size)], rng)
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")
-            pool = encode_examples(system, examples, rng)
-            save_file({name: value.contiguous() for name, value in vars(pool).items()}, part)
+            save_file({name: value.contiguous() for name, value in vars(pictures).items()}, part)
             os.replace(part, path)
         chunks.append(load_file(path))
         ctx.progress.advance(size)
-    return ExamplePool(**{name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]})
+    return Pictures(**{name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]})
+
+
+def draw_specs(system: DiffusionSystem, config: RewardModelConfig) -> Specs:
+    """The specs of both tasks in turn; about 3,000 a second."""
+    rng = np.random.default_rng([config.seed, 31])
+    return encode_specs(system, [draw_example(rng, edit=bool(index % 2)) for index in range(2 * config.specs)])
 
 
 def train_reward(
@@ -136,12 +188,13 @@ def train_reward(
 ) -> tuple[LearnedReward, dict[str, list[tuple[float, float]]]]:
     """The learned reward for a system's pictures and texts, and its learning curves; from the cache where it is there.
 
-    Takes about 0.1 s a step at the default sizes on two cores. Resumes after a kill.
+    Resumes after a kill.
     """
     folder = ctx.cache / f"reward-{_key(system, config)}"
     if not folder.is_dir():
         inner = replace(ctx, work=ctx.work / "reward_model")
-        stage = RewardModelStage(config, ctx.progress, system, open_examples(system, config, inner))
+        pictures, specs = open_pictures(system, config, inner), draw_specs(system, config)
+        stage = RewardModelStage(config, ctx.progress, system, pictures, specs)
         fit(stage, inner, config.name)
         part = folder.with_suffix(f".{os.getpid()}.part")
         cast(LearnedReward, stage.averaged.eval()).save(part)

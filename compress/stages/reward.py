@@ -151,7 +151,8 @@ def run(config: RewardConfig, ctx: StageContext) -> StageResult:
         steps=config.model_steps,
         batch_size=config.model_batch_size,
         learning_rate=config.model_learning_rate,
-        pool_examples=config.model_examples,
+        pictures=config.model_pictures,
+        specs=config.model_specs,
         precision=config.precision,
         seed=config.seed,
     )
@@ -168,7 +169,7 @@ def run(config: RewardConfig, ctx: StageContext) -> StageResult:
     judged = [name for name in stage.curves if name in ("t2i", "edit", "overall") or name.startswith("judged_")]
     metrics = {
         "parameters_m": sum(p.numel() for p in unet.parameters()) / 1e6,
-        "reward_model_accuracy": curves["reward_model_accuracy"][-1][1],
+        **{name: rows[-1][1] for name, rows in curves.items() if "accuracy" in name},
         **{f"quick_{name}_before": stage.curves[name][0][1] for name in judged},
         **{f"quick_{name}": stage.curves[name][-1][1] for name in judged},
     }

@@ -73,14 +73,26 @@ def test_encoded_pools_mark_broken_cells_and_blank_the_sources_of_generation():
     system = tiny_system()
     rng = np.random.default_rng(4)
     drawn = [examples.draw_example(rng, edit=bool(index % 2)) for index in range(24)]
-    pool = examples.encode_examples(system, drawn, np.random.default_rng(5))
+    pool = examples.encode_pictures(system, drawn, np.random.default_rng(5))
     assert pool.image_bpp3.shape == (24, 64, 64, 3) and pool.image_bpp3.dtype == torch.uint8
     assert pool.edits_b.tolist() == [index % 2 == 1 for index in range(24)]
     assert not pool.source_bpp3[~pool.edits_b].any()
     assert pool.right_b.tolist() == [float(example.right) for example in drawn]
     for cells, example in zip(pool.cells_bg, drawn, strict=True):
         assert (cells == BROKEN).nonzero().flatten().tolist() == list(example.broken_cells)
-    again = examples.encode_examples(system, drawn, np.random.default_rng(5))
+    again = examples.encode_pictures(system, drawn, np.random.default_rng(5))
     assert all(
         torch.equal(first, second) for first, second in zip(vars(pool).values(), vars(again).values(), strict=True)
     )
+
+
+def test_encoded_specs_name_what_was_drawn_and_what_it_was_made_of():
+    system = tiny_system()
+    rng = np.random.default_rng(6)
+    drawn = [examples.draw_example(rng, edit=bool(index % 2)) for index in range(20)]
+    specs = examples.encode_specs(system, drawn)
+    for row, example in enumerate(drawn):
+        assert specs.cells_bg[row].tolist() == examples.marked_classes(example)
+        sources = [-1] * 16 if example.source is None else examples.cell_classes(example.source)
+        assert specs.source_cells_bg[row].tolist() == sources
+        assert (specs.source_background_b[row] < 0) == (example.source is None)

@@ -6,8 +6,8 @@ import torch
 from compress.config.train import TrainConfig
 from compress.data.scenes.world import GRID
 from compress.rewards.base import Request
-from compress.rewards.learned import CELL_CLASSES, LearnedReward, LearnedRewardSpec
-from compress.rewards.training import RewardModelConfig, train_reward
+from compress.rewards.learned import BROKEN, CELL_CLASSES, LearnedReward, LearnedRewardSpec
+from compress.rewards.training import RewardModelConfig, soften, train_reward
 from teachers.base import Condition
 from tests.tiny import context, tiny_system
 
@@ -25,18 +25,40 @@ def request_of_four():
     return Request(Condition(torch.randn(4, 8, 16)), source)
 
 
-def test_it_says_one_logit_a_picture_and_one_class_a_cell(reward, request_of_four):
-    opinion = reward(torch.rand(4, 3, 64, 64), request_of_four)
-    assert opinion.logit_b.shape == (4,)
-    assert opinion.cells_bgk.shape == (4, GRID * GRID, CELL_CLASSES)
+def test_it_sees_one_class_a_cell_and_one_background_a_picture(reward):
+    look = reward.look(torch.rand(4, 3, 64, 64))
+    assert look.cells_bgk.shape == (4, GRID * GRID, CELL_CLASSES)
+    torch.testing.assert_close(look.cells_bgk.sum(dim=2), torch.ones(4, GRID * GRID))
+    torch.testing.assert_close(look.background_bk.sum(dim=1), torch.ones(4))
 
 
-def test_a_cells_feature_comes_from_its_own_surroundings(reward):
-    picture = torch.zeros(1, 3, 64, 64)
-    changed = picture.clone()
-    changed[..., :16, :16] = 1
-    difference = (reward.read(changed) - reward.read(picture)).abs().sum(dim=2)[0]
-    assert difference.argmax() == 0
+def test_a_cells_classes_come_from_its_own_surroundings(reward):
+    first, second = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
+    patch = torch.randn(3, 16, 16)
+    first[..., 16:32, 16:32] = patch  # row 1, column 1; the norms see the same statistics in both pictures
+    second[..., 32:48, 32:48] = patch  # row 2, column 2
+    difference_g = (reward.read(first)[0] - reward.read(second)[0]).abs().sum(dim=2)[0]
+    assert set(difference_g.topk(2).indices.tolist()) == {GRID + 1, 2 * GRID + 2}
+
+
+def test_doubt_keeps_the_class_and_blanks_what_is_no_source():
+    cells_bg = torch.randint(2, CELL_CLASSES, (64, GRID * GRID))
+    cells_bg[:32] = -1
+    background_b = torch.randint(4, (64,))
+    background_b[:32] = -1
+    look = soften(cells_bg, background_b, torch.Generator().manual_seed(0))
+    assert not look.cells_bgk[:32].any() and not look.background_bk[:32].any()
+    assert torch.equal(look.cells_bgk[32:].argmax(dim=2), cells_bg[32:])
+    assert torch.equal(look.background_bk[32:].argmax(dim=1), background_b[32:])
+    torch.testing.assert_close(look.cells_bgk[32:].sum(dim=2), torch.ones(32, GRID * GRID))
+
+
+def test_broken_cells_are_half_the_time_two_things_at_once():
+    look = soften(
+        torch.full((200, GRID * GRID), BROKEN), torch.zeros(200, dtype=torch.long), torch.Generator().manual_seed(0)
+    )
+    torn = look.cells_bgk[..., BROKEN] < 0.5
+    assert 0.45 < torn.float().mean() < 0.55
 
 
 def test_without_sources_it_scores_as_with_blank_ones(reward, request_of_four):
@@ -54,10 +76,10 @@ def test_gradients_reach_the_pictures_and_match_finite_differences(reward, reque
     asked = Request(Condition(request_of_four.condition.tokens_btd.double()), request_of_four.source_b3hw.double())
     images = torch.rand(4, 3, 64, 64, dtype=torch.float64, requires_grad=True)
     direction = torch.randn_like(images)
-    gradient = torch.autograd.grad(reward(images, asked).logit_b.sum(), images)[0]
+    gradient = torch.autograd.grad(reward.score(images, asked).sum(), images)[0]
     with torch.no_grad():
-        step = 1e-3
-        ahead, behind = (reward(images + sign * step * direction, asked).logit_b.sum() for sign in (1, -1))
+        step = 1e-4
+        ahead, behind = (reward.score(images + sign * step * direction, asked).sum() for sign in (1, -1))
     assert (gradient * direction).sum().item() == pytest.approx(((ahead - behind) / (2 * step)).item(), rel=0.05)
 
 
@@ -71,7 +93,7 @@ def test_a_saved_reward_scores_the_same(reward, request_of_four, tmp_path):
 
 def test_training_is_cached_and_its_curves_come_back(tmp_path):
     system, ctx = tiny_system(), context(tmp_path / "stage")
-    config = RewardModelConfig(steps=2, batch_size=4, pool_examples=8, log_every=1, precision="fp32")
+    config = RewardModelConfig(steps=2, batch_size=4, pictures=8, specs=8, log_every=1, precision="fp32")
     assert isinstance(config, TrainConfig)
     first, curves = train_reward(system, config, ctx)
     second, again = train_reward(system, config, context(tmp_path / "another"))

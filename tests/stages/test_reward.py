@@ -21,7 +21,8 @@ CONFIG = RewardConfig(
     gradient_steps=1,
     model_steps=2,
     model_batch_size=4,
-    model_examples=8,
+    model_pictures=8,
+    model_specs=8,
     judge_every=3,
     judge_images=7,
     warmup_steps=1,
@@ -129,7 +130,7 @@ def test_the_judge_stands_beside_the_reward_before_and_after(parent, tmp_path):
 
 
 def test_problems_are_all_found_with_a_remedy():
-    config = replace(CONFIG, gradient_steps=4, hinge="up", anchor_weight=-1, model_examples=2)
+    config = replace(CONFIG, gradient_steps=4, hinge="up", anchor_weight=-1, model_pictures=2)
     found = {problem.what.split(" ")[0] for problem in config.problems()}
-    assert found == {"gradient_steps", "hinge", "anchor_weight", "model_examples"}
+    assert found == {"gradient_steps", "hinge", "anchor_weight", "model_pictures"}
     assert CONFIG.problems() == []
