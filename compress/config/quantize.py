@@ -10,6 +10,7 @@ from compress.errors import Problem
 
 ARCHS = (73, 75, 79, 81)
 SOC_MODELS = (43, 57, 69, 87)
+EDIT_KINDS = 7  # a score needs one picture of every kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class QuantizeConfig(StageConfig):
     def problems(self) -> list[Problem]:
         """Counts of trajectories, the headroom, and a known HTP generation."""
         enough = self.generations + self.edits > 0 and min(self.generations, self.edits) >= 0
+        scorable = (self.score_images or 0) >= EDIT_KINDS
         kept = min(count for count in (self.generations, self.edits, 10**9) if count > 0) if enough else 0
         return [
             *self.expect(enough, "generations", "Record at least 1 trajectory, of generation or editing."),
@@ -46,7 +48,7 @@ class QuantizeConfig(StageConfig):
             *self.expect(1 <= self.headroom_ratio <= 4, "headroom_ratio", "Use 1 (none) to 4, for example 1.1."),
             *self.expect(self.htp_arch in ARCHS, "htp_arch", f"Use one of {', '.join(map(str, ARCHS))}."),
             *self.expect(self.batch_size > 0, "batch_size", "Give at least 1 sample a batch."),
-            *self.expect((self.score_images or 0) >= 0, "score_images", "Use 0 (do not score) or more, or null."),
+            *self.expect(self.score_images in (None, 0) or scorable, "score_images", "Use null, 0, or at least 7."),
         ]
 
 
@@ -70,9 +72,10 @@ class DeployConfig(StageConfig):
 
     def problems(self) -> list[Problem]:
         """A chip whose compiled graphs were right, a mode that computes right, and a sensible number of pictures."""
+        enough = self.eval_images >= 2 * EDIT_KINDS
         mode = "Use 3. Mode 1 computes wrong results (a SiLU at 0 dB on the emulator, measured)."
         return [
             *self.expect(self.soc_model in SOC_MODELS, "soc_model", f"Use one of {', '.join(map(str, SOC_MODELS))}."),
             *self.expect(self.optimization_mode in (2, 3), "optimization_mode", mode),
-            *self.expect(self.eval_images >= 0, "eval_images", "Use 0 (do not score) or more."),
+            *self.expect(self.eval_images == 0 or enough, "eval_images", f"Use 0 (none) or at least {2 * EDIT_KINDS}."),
         ]

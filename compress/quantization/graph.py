@@ -13,7 +13,6 @@ import torch
 from diffusers.models.unets.unet_dreamlite import DreamLiteUNetModel
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from compress.errors import UserError
 from compress.quantization.host import INPUT_NAMES, IoSpec
@@ -101,7 +100,13 @@ def origin(node: fx.Node) -> str:
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """The shape of a node's value at TRACE_BATCH."""
-    return tuple(node.meta["val"].shape)
+    return node.meta["shape"] if "shape" in node.meta else tuple(node.meta["val"].shape)
+
+
+def result_shape(module: nn.Module, operands: tuple[fx.Node, ...]) -> tuple[int, ...]:
+    """The shape that `module` gives on these nodes' values, without computing."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return tuple(module(*(torch.empty(shape_of(operand)) for operand in operands)).shape)
 
 
 def module_of(node: fx.Node) -> Any:
@@ -127,16 +132,17 @@ def add_module(graph_module: fx.GraphModule, wish: str, module: nn.Module) -> st
 
 
 def call(graph_module: fx.GraphModule, wish: str, module: nn.Module, *operands: fx.Node, like: fx.Node) -> fx.Node:
-    """Inserts a call of `module` on `operands` right before `like`, whose origin it inherits."""
+    """Inserts a call of `module` on `operands` right before `like`, whose origin it inherits; with its shape."""
     name = add_module(graph_module, wish, module)
     with graph_module.graph.inserting_before(like):
         node = graph_module.graph.call_module(name, operands)
     node.meta["origin"] = origin(like)
+    node.meta["shape"] = result_shape(module, operands)
     return node
 
 
 def refresh(graph_module: fx.GraphModule) -> None:
-    """After a rewrite: drops what nobody uses, checks the graph, and writes every node's shape to meta['val'].
+    """After a rewrite: drops what nobody uses and checks the graph.
 
     A node whose value nobody uses is dropped whatever it calls: torch.export counts its own assertions, and fx
     attention, as impure, but nothing here has side effects.
@@ -148,6 +154,3 @@ def refresh(graph_module: fx.GraphModule) -> None:
     graph.lint()
     graph_module.delete_all_unused_submodules()
     graph_module.recompile()
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        inputs = [torch.empty(node.meta["val"].shape) for node in placeholders(graph_module)]
-        FakeTensorProp(graph_module, mode).propagate(*inputs)

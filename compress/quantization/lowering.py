@@ -28,12 +28,13 @@ def lower(traced: fx.GraphModule) -> fx.GraphModule:
     for node in traced.graph.nodes:
         if node.op == "placeholder":
             values[node] = graph.placeholder(node.name)
-            values[node].meta["val"] = node.meta["val"]
+            values[node].meta["shape"] = shape_of(node)
         elif node.op == "call_function":
             module, operands = _lowered(traced, node)
             name = add_module(lowered, _name(node), module)
             values[node] = graph.call_module(name, tuple(values[operand] for operand in operands))
             values[node].meta["origin"] = origin(node)
+            values[node].meta["shape"] = shape_of(operands[0] if isinstance(module, nn.Identity) else node)
         elif node.op == "output":
             (result,) = node.args[0]
             graph.output(values[result])
@@ -49,6 +50,7 @@ def _mark_inputs(lowered: fx.GraphModule) -> None:
         with lowered.graph.inserting_after(placeholder):
             entered = lowered.graph.call_module(name, (placeholder,))
         entered.meta["origin"] = f"input {placeholder.name}"
+        entered.meta["shape"] = shape_of(placeholder)
         placeholder.replace_all_uses_with(entered)
         entered.args = (placeholder,)  # its own operand was replaced with the others
 

@@ -1,0 +1,76 @@
+"""The HTP compiler and emulator: what is refused, and one small network compiled and run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from compress.errors import UserError
+from compress.quantization import htp
+from compress.quantization.htp import HtpTarget, compile_context
+from compress.quantization.onnx_writer import write_onnx
+from compress.quantization.parity import sqnr_db
+from compress.quantization.residency import nodes_on_htp_percent, read_residency
+from compress.quantization.runtime import EmulatedUNet
+from tests.quantization.conftest import Quantized
+
+
+def test_the_default_is_snapdragon_8_gen_3() -> None:
+    target = HtpTarget()
+    assert (target.soc, target.arch) == ("sm8650", 75)
+    assert target.provider_options()["htp_graph_finalization_optimization_mode"] == "3"
+
+
+def test_the_mode_that_computes_wrong_is_refused_with_the_reason() -> None:
+    with pytest.raises(UserError, match="mode 1 computes wrong results"):
+        HtpTarget(optimization_mode=1)
+
+
+def test_an_unknown_chip_is_refused() -> None:
+    with pytest.raises(UserError, match=r"soc_model is 30.*57 \(sm8650, V75\)"):
+        HtpTarget(soc_model=30)
+
+
+def test_without_the_wheel_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime_qnn", None)
+    htp.qnn_provider.cache_clear()
+    try:
+        with pytest.raises(UserError, match=r"onnxruntime-qnn cannot be imported.*pip install onnxruntime-qnn"):
+            htp.qnn_provider()
+    finally:
+        htp.qnn_provider.cache_clear()
+
+
+@pytest.mark.slow
+def test_compiled_and_emulated(quantized: Quantized, tmp_path: Path) -> None:
+    """The binary is the simulation, in integers from end to end, wholly on the HTP."""
+    pytest.importorskip("onnxruntime_qnn", reason="the wheel does not exist for this platform")
+    write_onnx(quantized.graph, quantized.encodings, tmp_path / "model.onnx")
+    compiled = compile_context(tmp_path / "model.onnx", tmp_path, HtpTarget())
+    assert compiled.binary.name.startswith("unet_sm8650_") and compiled.binary.stat().st_size > 1e6
+    assert compiled.wrapper.stem == compiled.binary.stem
+    residency = read_residency(compiled.graph_json)
+    assert residency.float_ops == () and residency.unrequested_converts == ()
+    assert residency.boundary_ops == 5  # four inputs and the output
+    assert nodes_on_htp_percent(compiled.wrapper, residency) == 100.0
+
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for file in (compiled.binary, compiled.wrapper):
+        file.rename(moved / file.name)
+    emulated = EmulatedUNet(moved / compiled.wrapper.name, quantized.spec).forward(quantized.inputs)
+    assert sqnr_db(quantized.simulated, emulated) >= 55
+
+
+@pytest.mark.slow
+def test_a_node_without_an_htp_form_stops_the_compiler(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime_qnn", reason="the wheel does not exist for this platform")
+    from onnx import TensorProto, helper, save
+
+    ends = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, [4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Erf", ["x"], ["y"])], "erf", ends[:1], ends[1:])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), tmp_path / "erf.onnx")
+    with pytest.raises(RuntimeError, match=r"the HTP compiler ended with 1 on erf\.onnx"):
+        compile_context(tmp_path / "erf.onnx", tmp_path, HtpTarget())

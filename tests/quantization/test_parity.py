@@ -1,0 +1,40 @@
+"""Signal to noise by hand, and along a trajectory."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from compress.quantization.parity import score_parity, sqnr_db, trajectory_parity
+
+
+def test_a_tensor_against_itself_is_infinitely_good() -> None:
+    x = torch.randn(3, 4)
+    assert sqnr_db(x, x) == math.inf
+
+
+def test_a_tenth_of_the_amplitude_is_twenty_db() -> None:
+    x = torch.randn(100)
+    assert sqnr_db(x, 1.1 * x) == pytest.approx(20, abs=1e-4)
+    assert sqnr_db(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.5])) == pytest.approx(10 * math.log10(25 / 0.25))
+
+
+def test_noise_on_nothing_is_infinitely_bad() -> None:
+    assert sqnr_db(torch.zeros(2), torch.ones(2)) == -math.inf
+
+
+def test_by_step() -> None:
+    reference = torch.ones(4, 1, 1, 1)
+    other = torch.tensor([1.1, 1.01, 1.1, 1.01]).reshape(4, 1, 1, 1)
+    parity = trajectory_parity(reference, other, torch.tensor([0, 1, 0, 1]))
+    assert parity.by_step_db == pytest.approx((20, 40), abs=1e-3)
+    assert parity.overall_db == pytest.approx(10 * math.log10(4 / (0.02 + 0.0002)), abs=1e-3)
+
+
+def test_scores_of_every_form() -> None:
+    assert score_parity({"a": 1, "b": 2}, lambda denoiser: {"overall": denoiser / 2}) == {  # type: ignore[dict-item]
+        "a": {"overall": 0.5},
+        "b": {"overall": 1.0},
+    }
