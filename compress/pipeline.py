@@ -129,7 +129,8 @@ def fill(card: Card, result: StageResult, device: str) -> None:
     """Enters a stage's result and this machine's provenance into the card."""
     card.metrics = {name: float(value) for name, value in result.metrics.items()}
     card.curves = {name: [[float(x), float(y)] for x, y in points] for name, points in result.curves.items()}
-    card.extra, card.spec = result.extra, result.spec
+    # diffusers notes where a network was loaded from; that is no part of what it is
+    card.extra, card.spec = result.extra, {k: v for k, v in result.spec.items() if k != "_name_or_path"}
     card.versions, card.git_commit = provenance.versions(), provenance.git_commit()
     card.machine, card.created_utc = provenance.machine(device), now_utc()
 
