@@ -18,6 +18,7 @@ from torch import Tensor
 
 from compress.data.scenes.captions import Prompt, sample_t2i
 from compress.data.scenes.edits import Instruction, sample_edit
+from compress.data.scenes.meaning import labels
 from compress.data.scenes.verifier import Reading, Seen, judge_edit, judge_t2i
 from compress.data.scenes.world import (
     BACKGROUNDS,
@@ -43,10 +44,14 @@ CHUNK = 128
 
 @dataclass(frozen=True)
 class Example:
-    """One picture to be judged. `wrong` is a second scene that `shown` is blended with in `broken_cells`."""
+    """One picture to be judged. `wrong` is a second scene that `shown` is blended with in `broken_cells`.
+
+    `target` is one right picture, which `shown` may or may not be.
+    """
 
     meaning: Prompt | Instruction
     source: Scene | None
+    target: Scene
     shown: Scene
     wrong: Scene | None = None
     broken_cells: tuple[int, ...] = ()
@@ -81,14 +86,19 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Specs:
-    """Examples as specs, without pictures: classes of cells and background of picture and source; -1 is no source."""
+    """Examples as specs, without pictures: classes of cells and background of picture and source; -1 is no source.
+
+    `meaning_bf` is the class of each field of the text's meaning, `fits_bg` whether each cell is as it should be.
+    """
 
     ids_bt: Tensor
+    meaning_bf: Tensor
     cells_bg: Tensor
     background_b: Tensor
     source_cells_bg: Tensor
     source_background_b: Tensor
     right_b: Tensor
+    fits_bg: Tensor
 
     def __len__(self) -> int:
         return len(self.ids_bt)
@@ -142,12 +152,12 @@ def draw_example(rng: np.random.Generator, edit: bool) -> Example:
         other = sample_t2i(rng, task=sample.prompt.task).scene
     chance = rng.random()
     if chance < RIGHT:
-        return Example(meaning, source, shown)
+        return Example(meaning, source, shown, shown)
     if chance < RIGHT + NEAR_MISS:
-        return Example(meaning, source, mutate(rng, shown))
+        return Example(meaning, source, shown, mutate(rng, shown))
     if chance < RIGHT + NEAR_MISS + OTHER:
-        return Example(meaning, source, other)
-    return _broken(rng, Example(meaning, source, shown))
+        return Example(meaning, source, shown, other)
+    return _broken(rng, Example(meaning, source, shown, shown))
 
 
 def _broken(rng: np.random.Generator, example: Example) -> Example:
@@ -183,17 +193,37 @@ def marked_classes(example: Example) -> list[int]:
     return [BROKEN if cell in example.broken_cells else kind for cell, kind in enumerate(classes)]
 
 
+def fitting_cells(example: Example) -> list[bool]:
+    """Whether what stands in each cell is as it should be.
+
+    In generation: nothing, or a thing that was asked for (whatever the count and place of it). In editing: what the
+    target has there; all of a right picture fits even where it is not the drawn target.
+    """
+    classes, right = marked_classes(example), example.right
+    if isinstance(example.meaning, Prompt):
+        wanted = [(thing.color, thing.shape) for thing in example.meaning.wanted]
+        stray = {
+            thing.row * GRID + thing.col
+            for thing in example.shown.things
+            if (thing.color, thing.shape) not in wanted and (None, thing.shape) not in wanted
+        }
+        return [kind != BROKEN and cell not in stray for cell, kind in enumerate(classes)]
+    return [right or kind == meant for kind, meant in zip(classes, cell_classes(example.target), strict=True)]
+
+
 def encode_specs(system: DiffusionSystem, examples: Sequence[Example]) -> Specs:
     """The examples as classes; nothing is drawn."""
     nothing = [-1] * (GRID * GRID)
     sources = [example.source for example in examples]
     return Specs(
         system.tokenize([example.meaning.tagged for example in examples]),
+        torch.tensor([labels(example.meaning) for example in examples]),
         torch.tensor([marked_classes(example) for example in examples]),
         torch.tensor([BACKGROUNDS.index(example.shown.background) for example in examples]),
         torch.tensor([nothing if source is None else cell_classes(source) for source in sources]),
         torch.tensor([-1 if source is None else BACKGROUNDS.index(source.background) for source in sources]),
         torch.tensor([example.right for example in examples], dtype=torch.float32),
+        torch.tensor([fitting_cells(example) for example in examples], dtype=torch.float32),
     )
 
 

@@ -1,10 +1,10 @@
 """A small learned reward for generation and editing: the logit that a picture does what the text asks.
 
-Two parts, joined by what people can read: a convolutional reader says what stands in each 16-px cell, and a transformer
-matches that, and what stood there in the source of an edit, against the text. The bottleneck makes the reward quick to
-train (the matcher learns from specs, without pictures) and hard to satisfy by texture.
+Three parts, joined by what people can read: one says what stands in each 16-px cell of the picture (and of the source
+of an edit), one says what the text means, and a judge learns whether the one does what the other asks. The bottleneck
+makes the reward quick to train (the judge learns from specs, without pictures) and hard to satisfy by texture.
 
-Shape suffixes: b batch, g cells of the grid (16 px each), k classes, d width, t text tokens.
+Shape suffixes: b batch, g cells of the grid (16 px each), k classes, d width, t text tokens, f fields of meaning.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from compress.data.scenes.meaning import FIELDS
 from compress.data.scenes.world import BACKGROUNDS, COLORS, GRID, SHAPES, SIZES
 from compress.objectives.error import widened
 from compress.rewards.base import Request
@@ -31,7 +32,7 @@ class LearnedRewardSpec:
 
     text_width: int
     width: int = 128
-    layers: int = 3
+    layers: int = 4
     heads: int = 4
 
 
@@ -57,15 +58,18 @@ class LearnedReward(nn.Module):
         )
         self.cell_head = nn.Linear(width, CELL_CLASSES)
         self.background_head = nn.Linear(width, len(BACKGROUNDS))
+        self.queries_fd = nn.Parameter(torch.randn(len(FIELDS), spec.text_width) * spec.text_width**-0.5)
+        self.field_heads = nn.ModuleList(nn.Linear(spec.text_width, len(options)) for options in FIELDS.values())
         self.cell = nn.ModuleList(nn.Linear(CELL_CLASSES, width, bias=False) for _ in range(2))  # picture, source
         self.background = nn.ModuleList(nn.Linear(len(BACKGROUNDS), width, bias=False) for _ in range(2))
+        self.meaning = nn.Linear(sum(len(options) for options in FIELDS.values()), width)
         self.place_gd = nn.Parameter(torch.randn(2 + GRID * GRID, width) * 0.1)  # verdict, background, cells
-        self.text = nn.Linear(spec.text_width, width)
-        layer = nn.TransformerDecoderLayer(
+        layer = nn.TransformerEncoderLayer(
             width, spec.heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
-        self.matcher = nn.TransformerDecoder(layer, spec.layers, nn.LayerNorm(width))
+        self.judge = nn.TransformerEncoder(layer, spec.layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.verdict = nn.Linear(width, 1)
+        self.fits = nn.Linear(width, 1)
 
     def read(self, images_b3hw: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of each cell's classes (b, g, k) and of the backgrounds (b, k), from pictures in [-1, 1]."""
@@ -77,13 +81,23 @@ class LearnedReward(nn.Module):
         cells_bgk, background_bk = self.read(images_b3hw)
         return Look(cells_bgk.softmax(dim=2), background_bk.softmax(dim=1))
 
-    def match(self, picture: Look, source: Look, tokens_btd: Tensor) -> Tensor:
-        """The logit of being right, shape (b,); a source of all zeros means that nothing was edited."""
+    def understand(self, tokens_btd: Tensor) -> list[Tensor]:
+        """Logits of every field of the text's meaning, (b, options) each, in the order of `FIELDS`."""
+        attention = torch.softmax(torch.einsum("fd,btd->bft", self.queries_fd, tokens_btd), dim=2)
+        read_bfd = torch.einsum("bft,btd->bfd", attention, tokens_btd)
+        return [widened(head(read_bfd[:, index])) for index, head in enumerate(self.field_heads)]
+
+    def match(self, picture: Look, source: Look, meaning_bk: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits that the picture is right (b,) and that each cell is as it should be (b, g).
+
+        `meaning_bk` holds the probabilities of all fields side by side; a source of zeros means that nothing is edited.
+        """
         cells_bgd = self.cell[0](picture.cells_bgk) + self.cell[1](source.cells_bgk)
         background_bd = self.background[0](picture.background_bk) + self.background[1](source.background_bk)
         verdict_b1d = torch.zeros_like(background_bd)[:, None]
-        seen_bgd = torch.cat([verdict_b1d, background_bd[:, None], cells_bgd], dim=1) + self.place_gd
-        return widened(self.verdict(self.matcher(seen_bgd, self.text(tokens_btd))[:, 0])[:, 0])
+        seen_bgd = torch.cat([verdict_b1d, background_bd[:, None], cells_bgd], dim=1)
+        judged_bgd = self.judge(seen_bgd + self.place_gd + self.meaning(meaning_bk)[:, None])
+        return widened(self.verdict(judged_bgd[:, 0])[:, 0]), widened(self.fits(judged_bgd[:, 2:])[:, :, 0])
 
     def score(self, images_b3hw: Tensor, request: Request) -> Tensor:
         """The logit of being right, shape (b,); pictures in [-1, 1]."""
@@ -93,7 +107,8 @@ class LearnedReward(nn.Module):
             edits_b1 = request.edits_b[:, None].to(picture.cells_bgk.dtype)
             seen = self.look(request.source_b3hw)
             source = Look(seen.cells_bgk * edits_b1[:, :, None], seen.background_bk * edits_b1)
-        return self.match(picture, source, request.condition.tokens_btd)
+        fields = self.understand(request.condition.tokens_btd)
+        return self.match(picture, source, torch.cat([field.softmax(dim=1) for field in fields], dim=1))[0]
 
     def save(self, folder: Path) -> None:
         """Writes config.json and model.safetensors."""

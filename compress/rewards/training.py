@@ -1,4 +1,4 @@
-"""Trains the small learned reward: its reader on pictures, its matcher on specs, in one step.
+"""Trains the small learned reward: its readers on pictures and texts, its judge on specs, in one step.
 
 Shape suffixes: b batch, g cells, k classes.
 """
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from compress.config.train import TrainConfig
+from compress.data.scenes.meaning import FIELDS
 from compress.data.scenes.world import BACKGROUNDS
 from compress.rewards.base import Request
 from compress.rewards.examples import Pictures, Specs, draw_example, encode_pictures, encode_specs
@@ -46,7 +47,7 @@ class RewardModelConfig(TrainConfig):
 
 
 class RewardModelStage(TrainingStage):
-    """Classification of cells and backgrounds from pictures; binary cross-entropy of the verdict from specs."""
+    """Classification of cells, backgrounds and meanings; binary cross-entropy of the verdict and of each cell's fit."""
 
     def __init__(
         self,
@@ -69,9 +70,12 @@ class RewardModelStage(TrainingStage):
         rows = torch.randint(self.held_out, len(self.pictures), (count,), generator=generator)
         loss_reader = self.reader_loss(rows)
         rows = torch.randint(len(self.specs), (self.config.batch_size,), generator=generator)
-        loss_verdict = self.verdict_loss(rows, generator)
-        terms: dict[str, Tensor | float] = {"loss_reader": loss_reader.detach(), "loss_verdict": loss_verdict.detach()}
-        return StepResult(loss_reader + loss_verdict, terms)
+        loss_text = self.text_loss(rows)
+        loss_verdict, loss_fits = self.judge_loss(rows, generator)
+        losses = {"reader": loss_reader, "text": loss_text, "verdict": loss_verdict, "fits": loss_fits}
+        return StepResult(
+            torch.stack(list(losses.values())).sum(), {f"loss_{name}": loss.detach() for name, loss in losses.items()}
+        )
 
     def reader_loss(self, rows: Tensor) -> Tensor:
         """Cross-entropy of cells and background over rows of the pictures; a scalar."""
@@ -84,17 +88,30 @@ class RewardModelStage(TrainingStage):
             background_bk, background_b, label_smoothing=LABEL_SMOOTHING
         )
 
-    def verdict_loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Cross-entropy of the verdict over rows of the specs, seen with some doubt; a scalar."""
+    def text_loss(self, rows: Tensor) -> Tensor:
+        """Cross-entropy of every field of the meaning over rows of the specs, averaged over fields; a scalar."""
+        fields = cast(LearnedReward, self.trained).understand(
+            self.system.encode_ids(self.specs.ids_bt[rows]).tokens_btd
+        )
+        meaning_bf = self.specs.meaning_bf[rows].to(self.device)
+        return torch.stack([F.cross_entropy(field, meaning_bf[:, index]) for index, field in enumerate(fields)]).mean()
+
+    def judge_loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Cross-entropies of the verdict and of the cells over rows of the specs, seen with some doubt; scalars."""
         specs = self.specs
         picture = soften(specs.cells_bg[rows], specs.background_b[rows], generator)
         source = soften(specs.source_cells_bg[rows], specs.source_background_b[rows], generator)
-        tokens_btd = self.system.encode_ids(specs.ids_bt[rows]).tokens_btd
         picture, source = (
             Look(x.cells_bgk.to(self.device), x.background_bk.to(self.device)) for x in (picture, source)
         )
-        logit_b = cast(LearnedReward, self.trained).match(picture, source, tokens_btd)
-        return F.binary_cross_entropy_with_logits(logit_b, specs.right_b[rows].to(self.device))
+        meaning_bf = specs.meaning_bf[rows]
+        fields = [_one_hot(meaning_bf[:, index], len(options)) for index, options in enumerate(FIELDS.values())]
+        meaning_bk = torch.cat(fields, dim=1).to(self.device)
+        verdict_b, fits_bg = cast(LearnedReward, self.trained).match(picture, source, meaning_bk)
+        return (
+            F.binary_cross_entropy_with_logits(verdict_b, specs.right_b[rows].to(self.device)),
+            F.binary_cross_entropy_with_logits(fits_bg, specs.fits_bg[rows].to(self.device)),
+        )
 
     def validate_now(self, update: int) -> dict[str, float]:
         if update % (4 * self.config.log_every) and update != self.config.steps:

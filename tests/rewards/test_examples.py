@@ -26,10 +26,10 @@ def test_the_symbolic_reading_is_what_the_verifier_reads_off_a_clean_picture():
 def test_truth_is_right_and_the_untouched_source_is_not():
     rng = np.random.default_rng(0)
     t2i, edit = sample_t2i(rng), sample_edit(rng)
-    assert examples.Example(t2i.prompt, None, t2i.scene).right
-    assert examples.Example(edit.instruction, edit.source, edit.target).right
-    assert not examples.Example(edit.instruction, edit.source, edit.source).right
-    assert not examples.Example(t2i.prompt, None, t2i.scene, Scene((), t2i.scene.background), (0,)).right
+    assert examples.Example(t2i.prompt, None, t2i.scene, t2i.scene).right
+    assert examples.Example(edit.instruction, edit.source, edit.target, edit.target).right
+    assert not examples.Example(edit.instruction, edit.source, edit.target, edit.source).right
+    assert not examples.Example(t2i.prompt, None, t2i.scene, t2i.scene, Scene((), t2i.scene.background), (0,)).right
 
 
 @pytest.mark.parametrize("edit", [False, True])
