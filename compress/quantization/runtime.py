@@ -6,8 +6,11 @@ leave: unet/, quantized/ (model.onnx, encodings.json, io_spec.json) and unet_<so
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,22 +25,32 @@ RUNTIMES = ("torch", "simulation", "onnx", "htp")
 
 
 class SessionRunner:
-    """Feeds an onnxruntime session of batch 1 row by row; `after_row`, if set, is called after each."""
+    """Feeds onnxruntime sessions of batch 1 row by row, one thread a session; `after_row`, if set, follows each row."""
 
-    def __init__(self, session: Any) -> None:
-        self.session = session
-        self.names = [value.name for value in session.get_inputs()]
+    def __init__(self, *sessions: Any) -> None:
+        self.sessions = sessions
+        self.names = [value.name for value in sessions[0].get_inputs()]
         self.after_row: Callable[[], None] | None = None
+        self._lock = Lock()
 
     def __call__(self, inputs: NetworkInputs) -> Tensor:
-        rows = []
-        for row in range(len(inputs)):
-            feeds = zip(self.names, inputs[row : row + 1].tensors(), strict=True)
-            (result,) = self.session.run(None, {name: np.ascontiguousarray(value) for name, value in feeds})
-            rows.append(torch.from_numpy(np.array(result)))  # copied: the array may die with the session
-            if self.after_row is not None:
-                self.after_row()
+        count = len(self.sessions)
+        shares = [range(first, len(inputs), count) for first in range(count)]
+        with ThreadPoolExecutor(count) as pool:
+            done = list(pool.map(lambda session, rows: self._run(session, inputs, rows), self.sessions, shares))
+        rows = [done[row % count][row // count] for row in range(len(inputs))]
         return torch.cat(rows)
+
+    def _run(self, session: Any, inputs: NetworkInputs, rows: range) -> list[Tensor]:
+        results = []
+        for row in rows:
+            feeds = zip(self.names, inputs[row : row + 1].tensors(), strict=True)
+            (result,) = session.run(None, {name: np.ascontiguousarray(value) for name, value in feeds})
+            results.append(torch.from_numpy(np.array(result)))  # copied: the array may die with the session
+            if self.after_row is not None:
+                with self._lock:
+                    self.after_row()
+        return results
 
 
 class OnnxUNet(HostDenoiser):
@@ -55,12 +68,15 @@ class OnnxUNet(HostDenoiser):
 
 
 class EmulatedUNet(HostDenoiser):
-    """A compiled context binary on the x86 emulator of the HTP: the HTP's arithmetic, not its speed (about 1 s)."""
+    """A compiled context binary on the x86 emulator of the HTP: the HTP's arithmetic, not its speed (about 1 s).
 
-    def __init__(self, wrapper: Path, spec: IoSpec, soc_model: int = 57) -> None:
+    The emulator keeps one core busy; `sessions` of them run side by side.
+    """
+
+    def __init__(self, wrapper: Path, spec: IoSpec, soc_model: int = 57, sessions: int = 1) -> None:
         from compress.quantization.htp import HtpTarget, session
 
-        self.runner = SessionRunner(session(wrapper, HtpTarget(soc_model)))
+        self.runner = SessionRunner(*(session(wrapper, HtpTarget(soc_model)) for _ in range(sessions)))
         super().__init__(spec, self.runner)
 
 
@@ -68,7 +84,7 @@ def float_unet(unet: Any, spec: IoSpec) -> HostDenoiser:
     """The U-Net itself, called on the very inputs that the quantized forms take."""
     from compress.quantization.graph import UNetBehindSinusoids
 
-    network = UNetBehindSinusoids(unet).eval()
+    network = UNetBehindSinusoids(_on_cpu(unet)).eval()
     return HostDenoiser(spec, lambda inputs: network(*inputs.tensors()))
 
 
@@ -80,9 +96,14 @@ def simulated_unet(unet: Any, folder: Path, arch: int = 75) -> HostDenoiser:
     from compress.quantization.rules import load_rules
 
     spec = IoSpec.load(folder / "io_spec.json")
-    simulation = Simulation(htp_graph(unet, spec), load_rules(arch))
+    simulation = Simulation(htp_graph(_on_cpu(unet), spec), load_rules(arch))
     simulation.load(Encodings.load(folder / "encodings.json"))
     return HostDenoiser(spec, simulation)
+
+
+def _on_cpu(unet: Any) -> Any:
+    """The network where the host's inputs are; the given one stays on its device."""
+    return unet if unet.device.type == "cpu" else copy.deepcopy(unet).to("cpu")
 
 
 def open_runtime(folder: Path, runtime: str, unet: Any) -> HostDenoiser:
