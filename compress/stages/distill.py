@@ -23,6 +23,7 @@ from compress.config.post import DistillConfig
 from compress.diffusion.few_step import Walk, backward_simulation, segment_velocity, teacher_path
 from compress.diffusion.guidance import Guidance, guided_velocity
 from compress.diffusion.prediction import add_noise, x0_of_velocity
+from compress.diffusion.sampler import sample
 from compress.diffusion.schedule import draw_uniform
 from compress.evaluation.scenes_bench import quick_scores
 from compress.generate import guidance_of, levels
@@ -127,7 +128,7 @@ class DistillStage(TrainingStage):
         config = self.config
         loss = norm = torch.zeros(())
         for _ in range(config.fake_ratio):
-            _, _, sample_bchw = self.at_random_rungs(walk, generator)
+            sample_bchw = self.made(walk, generator)
             noise_bchw = self._noise(sample_bchw.shape, generator)
             sigma_b = draw_uniform(len(sample_bchw), generator).to(self.device)
             x_bchw = add_noise(sample_bchw, noise_bchw, sigma_b)
@@ -137,10 +138,9 @@ class DistillStage(TrainingStage):
         return {"loss_fake": loss.detach(), "gradient_norm_fake": norm}
 
     def update_student(self, walk: Walk, condition: Condition, generator: torch.Generator) -> Terms:
-        """The distribution-matching gradient at one rung a sample; earlier rungs carry no gradient."""
+        """The distribution-matching gradient on what the student makes; rungs before the drawn one carry none."""
         config = self.config
-        sigma_b, x_bchw, _ = self.at_random_rungs(walk, generator)
-        sample_bchw = x0_of_velocity(x_bchw, self.student.velocity(x_bchw, sigma_b, condition).float(), sigma_b)
+        sample_bchw = self.made(walk, generator, condition)
         gradient_bchw = self.score_difference(sample_bchw.detach(), condition, generator)
         loss_dmd = dmd_loss(sample_bchw, gradient_bchw).mean()
         loss = loss_dmd
@@ -165,10 +165,24 @@ class DistillStage(TrainingStage):
         fake = velocity_model(self.fake).velocity(x_bchw, sigma_b, condition).float()
         return dmd_gradient(sample_bchw, x0_of_velocity(x_bchw, real, sigma_b), x0_of_velocity(x_bchw, fake, sigma_b))
 
-    def at_random_rungs(self, walk: Walk, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """(level, state, x0 that the student made of it) of each sample at a random rung."""
-        rung_b = torch.randint(len(self.config.rungs), (walk.end_bchw.shape[0],), generator=generator)
-        return torch.tensor(self.config.rungs)[rung_b].to(self.device), *walk.at(rung_b.to(self.device))
+    def made(self, walk: Walk, generator: torch.Generator, condition: Condition | None = None) -> Tensor:
+        """The student's samples, those that a walk recorded or, given a condition, made again with gradient.
+
+        A stochastic walk is a chain of samples, each rung's x0 is one (as in DMD2): every row has a rung of its own. A
+        walk by Euler makes one sample, its end: the gradient flows from a random rung, the same for all rows, to there.
+        """
+        rungs, rows = self.config.rungs, walk.end_bchw.shape[0]
+        if self.config.walk == "ode":
+            first = int(torch.randint(len(rungs), (1,), generator=generator))
+            if condition is None:
+                return walk.end_bchw
+            return sample(self.student, walk.states_kbchw[first], condition, [*rungs[first:], 0.0])
+        rung_b = torch.randint(len(rungs), (rows,), generator=generator)
+        x_bchw, clean_bchw = walk.at(rung_b.to(self.device))
+        if condition is None:
+            return clean_bchw
+        sigma_b = torch.tensor(rungs)[rung_b].to(self.device)
+        return x0_of_velocity(x_bchw, self.student.velocity(x_bchw, sigma_b, condition).float(), sigma_b)
 
     def _noise(self, shape: Any, generator: torch.Generator) -> Tensor:
         return torch.randn(tuple(shape), generator=generator).to(self.device)

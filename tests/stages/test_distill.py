@@ -80,6 +80,20 @@ def test_the_first_score_difference_vanishes_without_guidance(stage):
     assert stage.score_difference(walk.end_bchw, condition, torch.Generator().manual_seed(1)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("walk_by", ["ode", "stochastic"])
+def test_what_is_made_again_with_gradient_is_what_the_walk_recorded(stage, walk_by):
+    stage.config = replace(CONFIG, walk=walk_by)
+    generator = torch.Generator().manual_seed(0)
+    condition = stage.prompts.draw_condition(4, generator)
+    noise = torch.randn(4, *stage.system.latent_shape, generator=generator)
+    walk = backward_simulation(stage.student, noise, condition, CONFIG.rungs, walk_by == "stochastic", generator)
+    for seed in range(3):
+        recorded = stage.made(walk, torch.Generator().manual_seed(seed))
+        again = stage.made(walk, torch.Generator().manual_seed(seed), condition)
+        torch.testing.assert_close(again, recorded, rtol=1e-4, atol=1e-4)
+        assert again.requires_grad and not recorded.requires_grad
+
+
 def test_batches_mix_both_tasks_evenly(stage):
     condition = stage.prompts.draw_condition(8, torch.Generator().manual_seed(0))
     assert condition.edits_b.tolist() == [True] * 4 + [False] * 4
