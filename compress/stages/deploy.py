@@ -131,19 +131,20 @@ def picture_parity(
 def deployed_scores(parent: Path, metrics: Mapping[str, float]) -> dict[str, float]:
     """The deployed network's t2i, edit and overall, by the difference estimator.
 
-    The parent's score rests on many pictures from ONNX; the emulator made few of them. What it adds is the paired
-    difference to the simulation on those few: deployed = parent + (emulator - simulation). Without a score of the
-    parent it is the emulator's own.
+    The parent's score rests on many pictures from ONNX, which computes the same integers; the emulator made few or
+    none of them. What it adds is the paired difference to the simulation on those few: deployed = parent + (emulator -
+    simulation). Without a score of the parent it is the emulator's own; with neither there is none.
     """
     card = load_card(parent).metrics if (parent / CARD).exists() else {}
     found: dict[str, float] = {}
     for name in SCORES:
-        if f"htp_{name}" not in metrics:
+        emulated, base = metrics.get(f"htp_{name}"), card.get(name)
+        if base is None:
+            if emulated is not None:
+                found[name] = emulated
             continue
-        base = card.get(name)
-        shift = metrics[f"htp_{name}"] - metrics[f"aimet_{name}"]
-        found[name] = metrics[f"htp_{name}"] if base is None else min(1.0, max(0.0, base + shift))
-        for end in ("low", "high"):
-            if (bound := card.get(f"{name}_{end}")) is not None:
-                found[f"{name}_{end}"] = min(1.0, max(0.0, bound + shift))
+        shift = 0.0 if emulated is None else emulated - metrics[f"aimet_{name}"]
+        for key in (name, f"{name}_low", f"{name}_high"):
+            if (value := card.get(key)) is not None:
+                found[key] = min(1.0, max(0.0, value + shift))
     return found

@@ -45,6 +45,8 @@ def test_the_deployed_score_is_the_parents_and_the_paired_difference(tmp_path: P
     (tmp_path / "card.json").write_text(json.dumps(card))
     found = deployed_scores(tmp_path, {"htp_overall": 0.70, "aimet_overall": 0.71, "htp_t2i": 0.5, "aimet_t2i": 0.5})
     assert found == pytest.approx({"overall": 0.89, "overall_low": 0.87, "t2i": 0.5})
+    assert deployed_scores(tmp_path, {}) == pytest.approx({"overall": 0.90, "overall_low": 0.88})
+    assert deployed_scores(tmp_path / "unscored", {}) == {}
 
 
 def test_deploy_without_quantize_is_refused(tmp_path: Path) -> None:
