@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, DreamLiteUNetModel, FlowMatchEulerDiscreteScheduler
-from torch import Tensor, nn
+from diffusers import AutoencoderTiny, DreamLiteUNetModel, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from students.unet import load_unet, velocity_model
@@ -65,7 +65,7 @@ class DiffusionSystem:
 
     def __init__(
         self,
-        unet: nn.Module,
+        unet: UNet2DConditionModel,
         vae: AutoencoderTiny,
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerFast,
@@ -113,7 +113,7 @@ class DiffusionSystem:
         self.scheduler.save_pretrained(folder / "scheduler")
         (folder / "sampling.json").write_text(json.dumps(asdict(self.sampling), indent=2) + "\n")
 
-    def with_unet(self, unet: nn.Module, sampling: SamplingDefaults | None = None) -> DiffusionSystem:
+    def with_unet(self, unet: UNet2DConditionModel, sampling: SamplingDefaults | None = None) -> DiffusionSystem:
         """The same surroundings with another denoiser."""
         return DiffusionSystem(
             unet, self.vae, self.text_encoder, self.tokenizer, self.scheduler, sampling or self.sampling

@@ -5,6 +5,8 @@ Shape suffixes: b batch, c latent channels, h and w latent rows and columns of o
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from diffusers import DreamLiteUNetModel, UNet2DConditionModel
 from torch import Tensor
@@ -43,7 +45,7 @@ def velocity_model(unet: torch.nn.Module) -> StudentVelocity | PanelVelocity:
     raise TypeError(f"no velocity wrapper for {type(unet).__name__}; expected a DreamLite or UNet2DCondition model")
 
 
-def load_unet(folder) -> UNet2DConditionModel:
+def load_unet(folder: Path | str) -> UNet2DConditionModel:
     """The U-Net under `folder/unet` in fp32, of the class its config names; weights at rest may be half precision."""
     name = UNet2DConditionModel.load_config(folder, subfolder="unet")["_class_name"]
     classes = {"DreamLiteUNetModel": DreamLiteUNetModel, "UNet2DConditionModel": UNet2DConditionModel}

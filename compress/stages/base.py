@@ -62,7 +62,7 @@ class _Updates(IterableDataset):
 class TrainingStage(L.LightningModule):
     """Base of all training stages. A subclass sets `self.trained` (one module) and implements `step`."""
 
-    trained: nn.Module
+    trained: Any  # an nn.Module of the subclass's own kind
 
     def __init__(self, config: TrainConfig, progress: Progress) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class TrainingStage(L.LightningModule):
             self._averaged.requires_grad_(False)
 
     @property
-    def averaged(self) -> nn.Module:
+    def averaged(self) -> Any:
         """The module whose weights are saved: the running average, or the trained one where averaging is off."""
         return self.trained if self._averaged is None else self._averaged.module
 

@@ -110,7 +110,7 @@ class TextStage(TrainingStage):
         return batch.input_ids.to(self.device), torch.tensor([labels(text) for text in texts]).to(self.device)
 
     def step(self, update: int, generator: torch.Generator) -> StepResult:
-        rng = np.random.default_rng(torch.randint(2**62, (1,), generator=generator).item())
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
         ids_bt, labels_bf = self._batch(rng, self.config.batch_size)
         scores = self.trained(ids_bt)
         losses = [

@@ -85,13 +85,14 @@ def sample_edit(rng: np.random.Generator, task: str | None = None) -> EditSample
         order = rng.permutation(len(looks(False)))[:count]
         source = Scene(draw_things(rng, [looks(False)[k] for k in order]), choose(rng, BACKGROUNDS))
         operations: list[Operation] = []
-        target: Scene | None = source
+        target = source
         for kind in kinds:
             touched = {operation.old for operation in operations} | {operation.new for operation in operations}
             operation = _APPLY[kind](rng, source, touched)
-            target = apply(rng, target, operation) if operation else None
-            if operation is None or target is None:
+            changed = apply(rng, target, operation) if operation else None
+            if operation is None or changed is None:
                 break
+            target = changed
             operations.append(operation)
         else:
             text = " and ".join(_word(rng, operation) for operation in operations)

@@ -143,7 +143,9 @@ def read(images: np.ndarray) -> list[Reading]:
     return [Reading(tuple(seen), BACKGROUNDS[int(k)]) for seen, k in zip(things, background, strict=True)]
 
 
-def _coverage(pixels: np.ndarray, labels: np.ndarray, label: int, box: tuple, main: np.ndarray, ground: np.ndarray):
+def _coverage(
+    pixels: np.ndarray, labels: np.ndarray, label: int, box: tuple, main: np.ndarray, ground: np.ndarray
+) -> np.ndarray:
     """A component's soft coverage in a window around it: where each pixel lies between background and main colour."""
     top, left = (max(side.start - 1, 0) for side in box[1:])
     bottom, right = (min(side.stop + 1, IMAGE_PX) for side in box[1:])

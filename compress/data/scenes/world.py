@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
+
+Option = TypeVar("Option")
 
 SHAPES = ("circle", "square", "triangle", "cross")
 PALETTE: dict[str, tuple[int, int, int]] = {
@@ -118,6 +121,6 @@ def looks(held_out: bool) -> tuple[tuple[str, str], ...]:
     return tuple(pair for pair in pairs if (pair in HELD_OUT) == held_out)
 
 
-def choose(rng: np.random.Generator, options: Sequence):
+def choose(rng: np.random.Generator, options: Sequence[Option]) -> Option:
     """One of `options`, uniformly; much faster than `rng.choice` and keeps the element's type."""
     return options[int(rng.integers(len(options)))]
