@@ -17,6 +17,7 @@ from compress.evaluation.scenes_bench import (
     judge_generation,
     t2i_samples,
 )
+from compress.quantization.runtime import QUANTIZED, open_runtime
 from compress.stages.context import Progress
 from students.system import DiffusionSystem
 
@@ -33,11 +34,15 @@ def measure(
     t2i, edit, overall with their intervals, each task, held-out pairs and the PSNR of untouched pixels.
     """
     system = DiffusionSystem.load(folder, device)
-    make = generator_of(system, SAMPLES_SEED)
+    # what a quantized artefact stands for is its quantized network, not the float one it was made from
+    denoiser = open_runtime(folder, "onnx", system.unet) if (folder / QUANTIZED).is_dir() else None
+    make = generator_of(system, SAMPLES_SEED, denoiser=denoiser)
     judged = judge_generation(make, t2i_samples(len(T2I_TASKS), SAMPLES_SEED))
     if system.edits:
         judged += judge_editing(make, edit_samples(len(EDIT_TASKS), SAMPLES_SEED))[0]
     save_samples(folder, judged)
     if images < 1:
         return {}
-    return {**evaluate(system, images, SEED, progress).metrics(), "scored_images": float(images)}
+    make = generator_of(system, SEED, denoiser=denoiser)
+    scores = evaluate(make, images, SEED, progress, edits=system.edits)
+    return {**scores.metrics(), "scored_images": float(images)}
