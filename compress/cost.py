@@ -50,10 +50,16 @@ def cost(spec: StudentSpec, latent_height: int, latent_width: int, tokens: int) 
     of `tokens` tokens."""
     unet = skeleton(spec)
     return Cost(
-        parameters=sum(p.numel() for p in unet.parameters()),
+        parameters=parameters(spec),
         macs=_macs(unet, spec, latent_height, latent_width, tokens),
-        bytes_padded=sum(_padded_bytes(module) for module in unet.modules()),
+        bytes_padded=padded_bytes(spec),
     )
+
+
+@lru_cache(maxsize=4096)
+def padded_bytes(spec: StudentSpec) -> int:
+    """Bytes of the W8 weights as HTP stores them; no forward is traced."""
+    return sum(_padded_bytes(module) for module in skeleton(spec).modules())
 
 
 @lru_cache(maxsize=4096)
@@ -62,8 +68,14 @@ def parameters(spec: StudentSpec) -> int:
     return sum(p.numel() for p in skeleton(spec).parameters())
 
 
+@lru_cache(maxsize=8)
 def skeleton(spec: StudentSpec) -> nn.Module:
-    """The network with shapes and no weights; safe to build at any size."""
+    """The network with shapes and no weights, at any size. It is shared by all who ask: do not change it."""
+    return empty(spec)
+
+
+def empty(spec: StudentSpec) -> nn.Module:
+    """A network without weights of one's own, to load some into with `load_state_dict(..., assign=True)`."""
     from accelerate import init_empty_weights
 
     with init_empty_weights():

@@ -106,7 +106,10 @@ class Ledger:
 
     def table(self) -> dict[str, dict[str, object]]:
         """Plain JSON: tensor -> {tensors, steps: [{operator, method, relative_error}]}."""
-        return {name: asdict(origin) for name, origin in sorted(self.origins.items())}
+        return {
+            name: {"tensors": list(origin.tensors), "steps": [asdict(step) for step in origin.steps]}
+            for name, origin in sorted(self.origins.items())
+        }
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(self.table(), indent=1) + "\n")

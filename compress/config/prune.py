@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from compress.config.base import StageConfig
@@ -37,7 +37,8 @@ class PruneConfig(StageConfig):
 
     Importance and activations are read from `calibration_samples` prompts. After the steps in `compensated` (and after
     "pair": the student on the input it will be given) linear layers are refitted by ridge regression on
-    `fitting_samples`, pulled towards their inherited weights by `ridge`. Errors are measured on `held_out_samples`.
+    `fitting_samples`, pulled towards their inherited weights by whichever of `ridges` generalises best. Errors are
+    measured on `held_out_samples`.
     """
 
     kind: ClassVar[str] = "prune"
@@ -58,8 +59,8 @@ class PruneConfig(StageConfig):
     fitting_samples: int = 384
     held_out_samples: int = 64
     compensated: tuple[str, ...] = ("depth", "separable", PAIR)
-    ridge: float = 0.01
-    unstructured_baseline: bool = field(default=True)
+    ridges: tuple[float, ...] = (0.01, 0.1, 1.0)
+    unstructured_baseline: bool = True
 
     def goal(self, teacher: StudentSpec) -> StudentSpec:
         """The student that all steps together lead to, from what the teacher's spec leaves open (text, latent)."""
@@ -95,7 +96,9 @@ class PruneConfig(StageConfig):
             *self.expect(len(self.transformer_layers) == stages, "transformer_layers", f"Give {stages}, one a stage."),
             *self.expect(self.criterion in CRITERIA, "criterion", f"Use one of {', '.join(CRITERIA)}."),
             *self.expect(self.kv_merge in KV_MERGES, "kv_merge", f"Use one of {', '.join(KV_MERGES)}."),
-            *self.expect(self.ridge > 0, "ridge", "Use a positive share such as 0.01."),
+            *self.expect(
+                self.ridges != () and min(self.ridges) > 0, "ridges", "Give positive shares such as 0.01 and 0.1."
+            ),
             *self._step_problems(),
         ]
         for name in ("calibration_samples", "fitting_samples", "held_out_samples"):

@@ -5,7 +5,8 @@ features that really arrive there (with all that went wrong before) are regresse
 the map is replaced and the pass goes on with its new output. Errors are thus corrected where they arise and not passed
 on, as in layer-wise reconstruction (He et al., arXiv 1707.06168) and OBC (Frantar and Alistarh, arXiv 2208.11580).
 
-Ridge regression towards the current weights: what the samples do not determine stays as it was inherited.
+Ridge regression towards the current weights: what the samples do not determine stays as it was inherited. A fifth of
+the samples checks each fit, which is not made where it does not help there.
 Shape suffixes: n samples (pixels or tokens), f features, c channels.
 """
 
@@ -28,19 +29,20 @@ from compress.pruning.surgery.separable import doubled
 from compress.pruning.targets import Targets
 from students.init import relative_error
 
+RIDGES = (0.01, 0.1, 1.0)
 UNFOLD_LIMIT = 640  # refit all nine taps of a 3x3 convolution up to this many features; beyond, mix its outputs
 
 
 @torch.no_grad()
 def compensate(
-    draft: Draft, teacher: TeacherFeatures, lineage: Lineage, pair: bool, ridge: float = 1e-2
+    draft: Draft, teacher: TeacherFeatures, lineage: Lineage, pair: bool, ridges: Sequence[float] = RIDGES
 ) -> dict[str, tuple[float, float]]:
     """Refits the draft's linear outputs in place. `pair` runs it as a student runs (target | condition), fitting the
-    target's half; `ridge` is relative to the mean energy of a feature.
+    target's half; `ridges` are tried at each layer, relative to the mean energy of a feature.
 
     Returns the relative squared error of every refitted map on the fitting samples: {tensor: (before, after)}.
     """
-    sites = _Sites(draft, teacher, lineage, pair, ridge)
+    sites = _Sites(draft, teacher, lineage, pair, ridges)
     with ExitStack() as stack:
         for handle in sites.hooks():
             stack.callback(handle.remove)
@@ -49,9 +51,11 @@ def compensate(
 
 
 class _Sites:
-    def __init__(self, draft: Draft, teacher: TeacherFeatures, lineage: Lineage, pair: bool, ridge: float) -> None:
+    def __init__(
+        self, draft: Draft, teacher: TeacherFeatures, lineage: Lineage, pair: bool, ridges: Sequence[float]
+    ) -> None:
         self.spec, self.unet = draft.spec, draft.unet
-        self.pair, self.ridge = pair, ridge
+        self.pair, self.ridges = pair, ridges
         self.errors: dict[str, tuple[float, float]] = {}
         self.seen: dict[str, Tensor] = {}  # what the student's own modules just received
         self.rows = 0  # latent rows of the current transformer
@@ -260,7 +264,7 @@ class _Sites:
         if bias is not None:
             phi = torch.cat([phi, phi.new_ones(len(phi), 1)], dim=1)
             start = torch.cat([start, bias[:, None]], dim=1)
-        fitted_cf, before, after = ridge_fit(phi, gap_nc, start, self.ridge)
+        fitted_cf, before, after = ridge_fit(phi, gap_nc, start, self.ridges)
         for name in names:
             self._note_errors(name, gap_nc, wanted_nc, before, after)
         parts = fitted_cf.split([w.shape[1] for w in weights] + ([1] if bias is not None else []), dim=1)
@@ -283,7 +287,7 @@ class _Sites:
         ones = phi.new_ones(len(phi), 1)
         bias = conv.bias if conv.bias is not None else conv.weight.new_zeros(conv.out_channels)
         start = torch.cat([torch.eye(conv.out_channels, dtype=phi.dtype, device=phi.device), bias[:, None]], dim=1)
-        fitted, before, after = ridge_fit(torch.cat([phi, ones], dim=1), gap_nc, start, self.ridge)
+        fitted, before, after = ridge_fit(torch.cat([phi, ones], dim=1), gap_nc, start, self.ridges)
         self._note_errors(name, gap_nc, wanted_nc, before, after)
         conv.weight.copy_(torch.einsum("om,mikl->oikl", fitted[:, :-1], conv.weight))
         if conv.bias is not None:

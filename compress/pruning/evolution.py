@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.cost import cost
 from compress.pruning.calibration import Noised, predictions, velocity_mse
-from compress.pruning.compensate import compensate
+from compress.pruning.compensate import RIDGES, compensate
 from compress.pruning.features import TeacherFeatures
 from compress.pruning.surgery import OPERATORS, Bench, Draft
 from students.init import Ledger, Step
@@ -22,20 +22,23 @@ PAIR = "pair"  # the last step: no weight changes, but the student is given (tar
 
 @dataclass(frozen=True)
 class Row:
-    """One network on the way. velocity_mse is against the teacher on held-out batches, for the network that the next
-    step starts from; velocity_mse_unfitted is that before the least-squares compensation, where there was one.
-    macs_g is one forward on the input that the network of this row takes: the latent alone, for `pair` the latent and
-    its condition. Baselines, which no step leads to or from, have no number."""
+    """One network on the way. velocity_mse is against the teacher on held-out batches, as the operator left it;
+    velocity_mse_fitted after the least-squares compensation, where there was one. macs_g is one forward on the input
+    that the network of this row takes: the latent alone, for `pair` the latent and its condition."""
 
-    step: int | None
-    name: str
+    step: str
     title: str
     parameters_m: float
     macs_g: float
     size_mb_w8_padded: float
     velocity_mse: float
-    velocity_mse_unfitted: float | None = None
+    velocity_mse_fitted: float | None = None
     wall_s: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """The velocity error of the network that the next step starts from."""
+        return self.velocity_mse if self.velocity_mse_fitted is None else self.velocity_mse_fitted
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -48,7 +51,7 @@ class Plan:
     goal: StudentSpec
     steps: tuple[str, ...] = tuple(OPERATORS)
     compensated: tuple[str, ...] = ("depth", "separable", PAIR)
-    ridge: float = 1e-2
+    ridges: tuple[float, ...] = RIDGES
 
 
 @dataclass
@@ -75,7 +78,7 @@ def rehouse(teacher: Any, pooled_dim: int | None = None) -> Draft:
     spec = StudentSpec.from_config(teacher.config, pooled_dim)
     unet = spec.build().requires_grad_(False)
     unet.load_state_dict(teacher.state_dict(), strict=True)
-    return Draft(spec, unet.to(next(teacher.parameters()).device))
+    return Draft(spec, unet.eval().to(next(teacher.parameters()).device))
 
 
 def target(spec: StudentSpec, goal: StudentSpec, steps: Sequence[str]) -> StudentSpec:
@@ -127,26 +130,19 @@ class _Walk:
         return draft
 
     def row(self, name: str, title: str, draft: Draft, began: float, pair: bool = False) -> None:
-        unfitted, mse = None, velocity_mse(draft.unet, self.samples.held_out, self.reference, pair)
+        fitted, mse = None, velocity_mse(draft.unet, self.samples.held_out, self.reference, pair)
         if name in self.plan.compensated:
             self._compensate(draft, pair)
-            unfitted, mse = mse, velocity_mse(draft.unet, self.samples.held_out, self.reference, pair)
+            fitted = velocity_mse(draft.unet, self.samples.held_out, self.reference, pair)
         batch = self.samples.held_out[0]
         height, width = batch.x_bchw.shape[2:]
         costs = cost(draft.spec, height, width * (1 + pair), batch.condition.tokens_btd.shape[1])
-        row = Row(
-            step=len(self.rows),
-            name=name,
-            title=title,
-            **costs.metrics(),
-            velocity_mse=mse,
-            velocity_mse_unfitted=unfitted,
-            wall_s=time.perf_counter() - began,
-        )
+        wall_s = time.perf_counter() - began
+        row = Row(name, title, **costs.metrics(), velocity_mse=mse, velocity_mse_fitted=fitted, wall_s=wall_s)
         self.rows.append(row)
         self.on_row(row, draft)
 
     def _compensate(self, draft: Draft, pair: bool) -> None:
-        errors = compensate(draft, self.features, self.bench.lineage, pair, self.plan.ridge)
+        errors = compensate(draft, self.features, self.bench.lineage, pair, self.plan.ridges)
         for tensor, (_, after) in errors.items():
             self.ledger.note(tensor, Step("compensate", "least squares on the teacher's features", after))

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.cost import example_inputs, skeleton
+from compress.cost import empty, example_inputs
 from students.spec import StudentSpec
 
 CHANNEL, HEAD, NEURON = "channel", "head", "neuron"
@@ -56,7 +56,7 @@ def find_groups(spec: StudentSpec) -> list[Group]:
     on the meta device, so SDXL takes seconds and no memory."""
     import torch_pruning
 
-    twin = skeleton(replace(spec, kv_heads=None, qk_norm=False)).requires_grad_(True)
+    twin = empty(replace(spec, kv_heads=None, qk_norm=False)).requires_grad_(True)
     rows = 2 ** (spec.stages - 1) * 2
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -7,10 +7,10 @@ come from the meta device, so planning needs no weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from compress.cost import Cost, cost
+from compress.cost import cost, padded_bytes, parameters
 from compress.errors import UserError
 from students.spec import LATTICE, StudentSpec, with_heads
 
@@ -26,19 +26,17 @@ class Budget:
     latent_width: int = 8
     tokens: int = 32
 
-    def cost(self, spec: StudentSpec) -> Cost:
-        return cost(spec, self.latent_height, 2 * self.latent_width, self.tokens)
-
     def broken_by(self, spec: StudentSpec) -> str | None:
-        """The first limit that the spec breaks, in words; None if it keeps them all."""
-        costs = self.cost(spec)
-        for name, value in (
-            ("parameters_m", costs.parameters_m),
-            ("macs_g", costs.macs_g),
-            ("size_mb", costs.size_mb),
-        ):
+        """The first limit that the spec breaks, in words; None if it keeps them all. Only what is limited is counted:
+        parameters cost a hundredth of what tracing a forward does."""
+        counts: dict[str, Callable[[], float]] = {
+            "parameters_m": lambda: parameters(spec) / 1e6,
+            "macs_g": lambda: cost(spec, self.latent_height, 2 * self.latent_width, self.tokens).macs_g,
+            "size_mb": lambda: padded_bytes(spec) / 1e6,
+        }
+        for name, count in counts.items():
             limit = getattr(self, name)
-            if limit is not None and value > limit:
+            if limit is not None and (value := count()) > limit:
                 return f"{name} {limit:g} (this student has {value:.4g})"
         return None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from compress.config.prune import PAIR, PruneConfig
-from compress.cost import parameters
 from compress.data.scenes.dataset import latent_batches
 from compress.errors import Problem, UserError
 from compress.pruning.calibration import noised, predictions, velocity_mse
@@ -23,6 +24,7 @@ from students.unet import load_unet
 
 BATCH = 16
 TABLE = "provenance.json"
+UNSTRUCTURED = "unstructured"
 
 
 def run(config: PruneConfig, ctx: StageContext) -> StageResult:
@@ -40,11 +42,10 @@ def run(config: PruneConfig, ctx: StageContext) -> StageResult:
         ctx.progress.advance(1, parameters_m=row.parameters_m, velocity_mse=row.velocity_mse)
 
     evolution = evolve(teacher, plan, samples, bench, tell)
-    rows = [row.as_json() for row in evolution.rows]
-    student = evolution.draft
+    rows = list(evolution.rows)
     if config.unstructured_baseline:
-        rows.append(unstructured_row(teacher, student.spec, samples, rows[0]))
-    system.with_unet(student.unet).save(ctx.out)
+        rows.append(unstructured_row(teacher, evolution.rows, samples))
+    system.with_unet(evolution.draft.unet).save(ctx.out)
     evolution.ledger.save(ctx.out / TABLE)
     return result(evolution, rows, reopened_mse(ctx.out, ctx.device, teacher, samples))
 
@@ -73,7 +74,7 @@ def make_plan(config: PruneConfig, teacher: Any, system: DiffusionSystem) -> Pla
     ]
     if problems:
         raise UserError(*problems)
-    return Plan(goal, config.steps, config.compensated, config.ridge)
+    return Plan(goal, config.steps, config.compensated, config.ridges)
 
 
 def draw_samples(config: PruneConfig, system: DiffusionSystem) -> Samples:
@@ -88,16 +89,19 @@ def draw_samples(config: PruneConfig, system: DiffusionSystem) -> Samples:
     )
 
 
-def unstructured_row(
-    teacher: torch.nn.Module, student: StudentSpec, samples: Samples, teacher_row: dict[str, Any]
-) -> dict[str, Any]:
-    """NNCF's sparse teacher with as many weights as the student, as a row without a number."""
+def unstructured_row(teacher: torch.nn.Module, rows: list[Row], samples: Samples) -> Row:
+    """NNCF's sparse teacher with as many weights as the student; its MACs and bytes are the teacher's."""
+    began = time.perf_counter()
     reference = predictions(teacher, samples.held_out)
-    found = baseline(teacher, parameters(student), samples.held_out, reference)
-    title = "baseline: single weights masked (NNCF), as many left as the student has"
-    row = Row(None, "unstructured", title, found.parameters_m, teacher_row["macs_g"],
-              teacher_row["size_mb_w8_padded"], found.velocity_mse)  # fmt: skip
-    return row.as_json()
+    found = baseline(teacher, round(rows[-1].parameters_m * 1e6), samples.held_out, reference)
+    return replace(
+        rows[0],
+        step=UNSTRUCTURED,
+        title="baseline: single weights masked (NNCF)",
+        parameters_m=found.parameters_m,
+        velocity_mse=found.velocity_mse,
+        wall_s=time.perf_counter() - began,
+    )
 
 
 def reopened_mse(folder: Path, device: torch.device, teacher: torch.nn.Module, samples: Samples) -> float:
@@ -106,10 +110,10 @@ def reopened_mse(folder: Path, device: torch.device, teacher: torch.nn.Module, s
     return velocity_mse(student, samples.held_out, predictions(teacher, samples.held_out), pair=True)
 
 
-def result(evolution: Evolution, rows: list[dict[str, Any]], mse: float) -> StageResult:
+def result(evolution: Evolution, rows: list[Row], mse: float) -> StageResult:
     """What the card says. `kept` is the heat map's: operator -> group -> units, how many stayed, their importance."""
     last = evolution.rows[-1]
-    assert last.name == PAIR
+    assert last.step == PAIR
     metrics = {
         "parameters_m": last.parameters_m,
         "macs_g": last.macs_g,
@@ -118,7 +122,11 @@ def result(evolution: Evolution, rows: list[dict[str, Any]], mse: float) -> Stag
         "velocity_mse": mse,
     }
     for row in rows:
-        if row["name"] == "unstructured":
-            metrics["velocity_mse_unstructured"] = row["velocity_mse"]
-    extra = {"evolution": rows, "kept": evolution.report.get("kept", {}), "depth": evolution.report.get("depth", {})}
+        if row.step == UNSTRUCTURED:
+            metrics["velocity_mse_unstructured"] = row.velocity_mse
+    extra = {
+        "evolution": [row.as_json() for row in rows],
+        "kept": evolution.report.get("kept", {}),
+        "depth": evolution.report.get("depth", {}),
+    }
     return StageResult(metrics=metrics, extra=extra, spec=evolution.draft.spec.to_config())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.cost import skeleton
+from compress.cost import empty, skeleton
 from compress.pruning.calibration import Noised
 from compress.pruning.importance import CRITERIA, Saliency
 from compress.pruning.lineage import Lineage
@@ -59,11 +59,15 @@ class Operator:
     def apply(self, draft: Draft, goal: StudentSpec, bench: Bench) -> tuple[Draft, Transplant]:
         """The next draft and how each of its tensors was made. The old draft is left as it was."""
         spec = self.target(draft.spec, goal)
-        transplant = self.transplant(draft, spec, bench)
-        unet = spec.build().requires_grad_(False)
-        unet.load_state_dict(transplant.state(), strict=True)
+        if spec == draft.spec:  # nothing to do: every tensor stays what it is
+            transplant = begin(self.name, draft, spec)
+            transplant.keep_rest()
+        else:
+            transplant = self.transplant(draft, spec, bench)
+        unet = empty(spec)
+        unet.load_state_dict(transplant.state(), strict=True, assign=True)
         device = next(draft.unet.parameters()).device
-        return Draft(spec, unet.to(device)), transplant
+        return Draft(spec, unet.requires_grad_(False).to(device)), transplant
 
 
 def begin(name: str, draft: Draft, spec: StudentSpec) -> Transplant:

@@ -19,6 +19,7 @@ from compress.pruning.surgery.base import Bench, Draft, Operator, begin
 from students.init import Transplant, relative_error
 from students.spec import StudentSpec
 
+WHISPER = 1 / 16  # how loud repeats are before RMSNorm: heard by what reads them, not by the mean square
 EPS = 1e-5  # of the projection's RMSNorm in diffusers
 
 
@@ -34,7 +35,10 @@ def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
             "Use the teacher's text encoder (text_dim equal to its width); another one needs paired embeddings",
         )
     map_cd = projection(tokens_nd, spec.cross_dim)
-    scale_c, error = fit_scale(tokens_nd @ map_cd.T)
+    context_nc = tokens_nd @ map_cd.T
+    wanted_nc = context_nc.clone()
+    wanted_nc[:, spec.text_dim :] /= WHISPER
+    scale_c, error = fit_scale(context_nc, wanted_nc)
     back_dc = torch.linalg.pinv(map_cd)
     if spec.cross_dim > spec.text_dim:
         back_dc[:, spec.text_dim :] = 0
@@ -54,19 +58,21 @@ def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
 
 
 def projection(tokens_nd: Tensor, width: int) -> Tensor:
-    """(width, d): identity, identity with repeats below, or the leading principal directions of the tokens."""
+    """(width, d): identity, identity with quiet repeats below, or the leading principal directions of the tokens."""
     text_dim = tokens_nd.shape[1]
     if width >= text_dim:
-        return torch.eye(text_dim, dtype=torch.float64)[torch.arange(width) % text_dim]
+        repeated_cd = torch.eye(text_dim, dtype=torch.float64)[torch.arange(width) % text_dim]
+        repeated_cd[text_dim:] *= WHISPER
+        return repeated_cd
     _, vectors = torch.linalg.eigh(tokens_nd.T @ tokens_nd)
     return vectors.flip(1)[:, :width].T
 
 
-def fit_scale(context_nc: Tensor) -> tuple[Tensor, float]:
-    """(scale_c, relative squared error) of the RMSNorm that changes the rows of the context least."""
+def fit_scale(context_nc: Tensor, wanted_nc: Tensor) -> tuple[Tensor, float]:
+    """(scale_c, relative squared error) of the RMSNorm that carries the rows of the context closest to the wanted."""
     unit_nc = context_nc * torch.rsqrt(context_nc.square().mean(1, keepdim=True) + EPS)
-    scale_c = (unit_nc * context_nc).sum(0) / unit_nc.square().sum(0).clamp_min(1e-12)
-    return scale_c, relative_error(unit_nc * scale_c, context_nc)
+    scale_c = (unit_nc * wanted_nc).sum(0) / unit_nc.square().sum(0).clamp_min(1e-12)
+    return scale_c, relative_error(unit_nc * scale_c, wanted_nc)
 
 
 TEXT_PROJECTION = Operator(

@@ -1,0 +1,89 @@
+"""Dependency groups: every width belongs to exactly one, and what torch-pruning leaves loose is tied."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from compress.cost import skeleton
+from compress.pruning.groups import CHANNEL, HEAD, NEURON, find_groups
+from students.spec import NONE, SELF_CROSS
+from tests.pruning.nets import STUDENT, TEACHER
+
+THREE_STAGES = replace(
+    TEACHER,
+    widths=(64, 128, 128),
+    heads=(1, 2, 2),
+    layers_per_block=(2, 2, 2),
+    transformer_layers=(1, 1, 1),
+    down_attention=(NONE, SELF_CROSS, SELF_CROSS),
+    up_attention=(NONE, SELF_CROSS, SELF_CROSS),
+)
+MHA_STUDENT = replace(STUDENT, kv_heads=None)
+GIVEN_FROM_OUTSIDE = ("encoder_hid_proj", "conv_out", "norm_q", "norm_k")  # text, latent and head widths
+
+
+def groups_by_name(spec):
+    return {group.name: group for group in find_groups(spec)}
+
+
+@pytest.mark.parametrize("spec", [TEACHER, THREE_STAGES, STUDENT, MHA_STUDENT])
+def test_every_entry_of_every_width_belongs_to_exactly_one_group(spec):
+    found: dict[tuple[str, int], Counter[int]] = {}
+    for group in find_groups(spec):
+        for member in group.members:
+            assert len(member.index_us) == group.units
+            found.setdefault((member.parameter, member.axis), Counter()).update(member.index_us.flatten().tolist())
+    net = skeleton(spec)
+    for (parameter, axis), entries in found.items():
+        assert entries == Counter(range(net.get_parameter(parameter).shape[axis])), parameter
+    loose = {name for name, p in net.named_parameters() if p.dim() and (name, 0) not in found}
+    shared = {name for name in loose if name.endswith(("to_k.weight", "to_v.weight")) and spec.kv_heads == 1}
+    assert {name for name in loose - shared if not any(word in name for word in GIVEN_FROM_OUTSIDE)} == set()
+
+
+def test_the_two_halves_of_geglu_are_one_neuron():
+    block = "down_blocks.1.attentions.0.transformer_blocks.0.ff"
+    group = groups_by_name(TEACHER)[block]
+    assert (group.kind, group.units, group.unit_size) == (NEURON, 4 * 192, 2)
+    rows = {member.parameter: member.index_us[3].tolist() for member in group.members}
+    assert rows[f"{block}.net.0.proj.weight"] == [3, 4 * 192 + 3]
+    assert rows[f"{block}.net.2.weight"] == [3]
+
+
+def test_an_attention_falls_apart_into_heads():
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn1"
+    group = groups_by_name(TEACHER)[name]
+    assert (group.kind, group.units) == (HEAD, 3)
+    axes = {member.parameter.removeprefix(f"{name}."): member.axis for member in group.members}
+    assert axes == {"to_q.weight": 0, "to_k.weight": 0, "to_v.weight": 0, "to_out.0.weight": 1}
+    assert all(member.index_us[1].tolist() == list(range(64, 128)) for member in group.members)
+
+
+def test_a_shared_key_value_head_belongs_to_no_query_head():
+    """On multi-query attention torch-pruning alone divides by zero."""
+    group = groups_by_name(STUDENT)["down_blocks.1.attentions.0.transformer_blocks.0.attn1"]
+    assert {member.parameter.rpartition("attn1.")[2] for member in group.members} == {"to_q.weight", "to_out.0.weight"}
+
+
+def test_a_skip_arrives_behind_the_channels_it_is_concatenated_to():
+    (stream,) = [g for g in find_groups(TEACHER) if any(m.parameter == "conv_in.weight" for m in g.members)]
+    reads = {(m.parameter, m.axis): m.index_us[:, 0].tolist() for m in stream.members}
+    # The last up block reads (64 of the way up | 64 of conv_in).
+    assert reads["up_blocks.1.resnets.1.conv1.weight", 1] == list(range(64, 128))
+    assert stream.kind == CHANNEL and stream.norm_groups == 32
+
+
+def test_a_stream_that_meets_itself_has_two_entries_a_channel():
+    """The lowest skip and the middle block's output are one residual stream, concatenated with itself."""
+    member = next(
+        m for g in find_groups(TEACHER) for m in g.members if m.parameter == "up_blocks.0.resnets.0.norm1.weight"
+    )
+    assert member.index_us[5].tolist() == [5, 192 + 5]
+
+
+def test_only_groups_that_a_group_norm_reads_are_cut_by_its_groups():
+    groups = groups_by_name(TEACHER)
+    assert groups["down_blocks.1.resnets.0.conv1"].norm_groups == 32
+    assert groups["time_embedding.linear_1"].norm_groups == 0
+    assert groups["down_blocks.1.attentions.0.proj_in"].norm_groups == 0

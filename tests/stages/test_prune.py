@@ -1,0 +1,130 @@
+"""The prune stage: a teacher's folder in, a student's folder out, that stock diffusers loads."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import DreamLiteUNetModel, UNet2DConditionModel
+
+from compress.config.prune import CRITERIA, STEPS, PruneConfig
+from compress.errors import UserError
+from compress.pruning.importance import CRITERIA as SCORERS
+from compress.pruning.surgery import OPERATORS
+from compress.stages.prune import TABLE, run
+from students.spec import StudentSpec
+from students.system import DiffusionSystem
+from tests.tiny import context, tiny_system
+
+CONFIG = PruneConfig(
+    widths=(64, 64),
+    transformer_layers=(1, 1),
+    calibration_samples=8,
+    fitting_samples=16,
+    held_out_samples=8,
+)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(64, 128),
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1),
+        attention_head_dim=(1, 2),
+        use_linear_projection=True,
+        cross_attention_dim=32,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=32,
+        projection_class_embeddings_input_dim=32 + 2 * 32,
+    )
+    tiny_system().with_unet(unet).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pruned(teacher, tmp_path_factory):
+    ctx = context(tmp_path_factory.mktemp("prune"), parent=teacher, teacher=teacher)
+    return ctx.out, run(CONFIG, ctx)
+
+
+def test_stock_diffusers_loads_the_student_strictly(pruned):
+    out, result = pruned
+    unet, info = DreamLiteUNetModel.from_pretrained(out, subfolder="unet", output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    spec = StudentSpec.from_config(unet.config)
+    assert spec.problems() == [] and spec.widths == (64, 64) and spec.kv_heads == 1 and spec.separable
+    assert result.metrics["parameters_m"] == sum(p.numel() for p in unet.parameters()) / 1e6
+    assert 0 < result.metrics["ratio_parameters"] < 1 and result.metrics["velocity_mse"] > 0
+
+
+def test_the_student_is_a_whole_system_that_generates_and_edits(pruned):
+    system = DiffusionSystem.load(pruned[0])
+    assert system.edits
+    condition = replace(system.encode_text(["[edit] remove the circle"]), source_bchw=torch.randn(1, 4, 8, 8))
+    velocity = system.denoiser.velocity(torch.randn(1, 4, 8, 8), torch.tensor([0.5]), condition)
+    assert velocity.shape == (1, 4, 8, 8) and velocity.isfinite().all()
+
+
+def test_the_card_tells_the_evolution_and_the_provenance(pruned):
+    out, result = pruned
+    rows = result.extra["evolution"]
+    assert [row["step"] for row in rows] == ["teacher", *STEPS, "pair", "unstructured"]
+    assert json.loads(json.dumps(result.extra))["kept"]["width"]
+    table = json.loads((out / TABLE).read_text())
+    assert set(table) == set(DreamLiteUNetModel.from_pretrained(out, subfolder="unet").state_dict())
+    assert result.metrics["velocity_mse_unstructured"] == rows[-1]["velocity_mse"]
+
+
+def test_a_budget_chooses_the_widths(teacher, tmp_path):
+    config = replace(CONFIG, budget_parameters_m=1.0, compensated=(), criterion="random", unstructured_baseline=False)
+    with pytest.raises(UserError, match="no legal student meets parameters_m 1"):
+        run(config, context(tmp_path, teacher, teacher))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"widths": (64, 192)}, "widths of stage 1 is 192, the teacher has 128"),
+        ({"widths": (64, 64, 64), "transformer_layers": (1, 1, 1)}, "the teacher has 2 stages, widths names 3"),
+        ({"layers_per_block": 3}, "layers_per_block of stage 0 is 3"),
+    ],
+)
+def test_a_student_that_the_teacher_cannot_become_is_refused_before_any_work(teacher, tmp_path, change, message):
+    ctx = context(tmp_path, teacher, teacher)
+    with pytest.raises(UserError, match=message):
+        run(replace(CONFIG, **change), ctx)
+    assert list(ctx.out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"widths": (64, 96)}, "width 96 of stage 1"),
+        ({"criterion": "love"}, "criterion is 'love'"),
+        ({"kv_merge": "max"}, "kv_merge is 'max'"),
+        ({"steps": ("width", "depth")}, "steps is"),
+        ({"steps": ("width", "shrink")}, "steps is"),
+        ({"compensated": ("width", "dinner")}, "compensated is"),
+        ({"transformer_layers": (1,)}, "transformer_layers is (1,)"),
+        ({"transformer_layers": (1, 0)}, "transformer_layers is (1, 0)"),
+        ({"ridges": (0.0, 1.0)}, "ridges is (0.0, 1.0)"),
+        ({"fitting_samples": 2}, "fitting_samples is 2"),
+        ({"budget_macs_g": -1.0}, "budget_macs_g is -1.0"),
+    ],
+)
+def test_every_mistake_in_the_configuration_is_found_without_the_teacher(change, what):
+    problems = replace(CONFIG, **change).problems()
+    assert any(what in problem.what for problem in problems), [str(problem) for problem in problems]
+
+
+def test_the_names_in_the_configuration_are_those_of_the_code():
+    assert CONFIG.problems() == [] == PruneConfig().problems()
+    assert tuple(OPERATORS) == STEPS and tuple(SCORERS) == CRITERIA
