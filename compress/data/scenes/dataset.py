@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from compress.data.scenes import captions, edits, meaning, world
+from compress.data.scenes import captions, edits, world
 from compress.data.scenes.captions import sample_t2i
 from compress.data.scenes.edits import edit_mask_hw, sample_edit
 from compress.data.scenes.world import render
@@ -45,15 +45,22 @@ class Pool:
 
 
 def _key(system: DiffusionSystem, task: str, samples: int, seed: int, curated: bool) -> str:
-    """Names a pool by everything that decides its content: the autoencoder's weights and the world's own code."""
+    """Names a pool by everything that decides its content: the autoencoder's weights, and its first samples as drawn."""
     digest = hashlib.sha256()
     for name, weight in sorted(system.vae.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().float().numpy().tobytes())
-    for module in (world, captions, edits, meaning):
-        digest.update(Path(module.__file__ or "").read_bytes())
-    digest.update(f"{task} {samples} {seed} {curated} {system.tokenizer.get_vocab()}".encode())
+    rng = _rng(task, seed)
+    first = [sample_t2i(rng) if task == "t2i" else sample_edit(rng) for _ in range(64)]
+    scenes = [sample.scene if isinstance(sample, captions.T2ISample) else sample.target for sample in first]
+    digest.update(repr(first).encode())
+    digest.update(render(scenes).tobytes())
+    digest.update(f"{task} {samples} {seed} {curated} {sorted(system.tokenizer.get_vocab().items())}".encode())
     return digest.hexdigest()[:20]
+
+
+def _rng(task: str, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, {"t2i": 10, "edit": 20}[task]])
 
 
 def open_pool(
@@ -80,7 +87,7 @@ def open_pool(
 def _encode(
     system: DiffusionSystem, task: str, samples: int, seed: int, curated: bool, progress: Progress | None
 ) -> dict[str, Tensor]:
-    rng = np.random.default_rng([seed, {"t2i": 10, "edit": 20}[task]])
+    rng = _rng(task, seed)
     parts: dict[str, list[Tensor]] = {}
     if progress:
         progress.start(samples, "pictures", f"encoding {task} data")
