@@ -45,7 +45,7 @@ class Pool:
 
 
 def _key(system: DiffusionSystem, task: str, samples: int, seed: int, curated: bool) -> str:
-    """Names a pool by everything that decides its content: the autoencoder's weights, and its first samples as drawn."""
+    """Names a pool by all that decides its content: the autoencoder's weights and the first samples as drawn."""
     digest = hashlib.sha256()
     for name, weight in sorted(system.vae.state_dict().items()):
         digest.update(name.encode())
