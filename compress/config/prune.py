@@ -106,6 +106,7 @@ class PruneConfig(StageConfig):
         for name in ("budget_parameters_m", "budget_macs_g"):
             value = getattr(self, name)
             found += self.expect(value is None or value > 0, name, "Give a positive limit, or leave it out.")
+            found += self.expect(value is None or "width" in self.steps, name, "Add the step width, which it decides.")
         if len(self.transformer_layers) == stages and stages:
             # 64 is only a stand-in: what the teacher decides is checked against it when it has been opened.
             stand_in = replace(_STAND_IN, widths=self.widths, heads=(1,) * stages)

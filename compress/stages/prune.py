@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,29 @@ def make_plan(config: PruneConfig, teacher: Any, system: DiffusionSystem) -> Pla
         tokens = system.text_encoder.config.max_position_embeddings
         budget = Budget(config.budget_parameters_m, config.budget_macs_g, None, height, width, tokens)
         goal = plan_widths(target(spec, goal, config.steps), spec, budget)
-    problems = [
-        Problem(f"{name} of stage {stage} is {new}, the teacher has {old}", where, f"Use at most {old}.")
-        for name in ("widths", "layers_per_block", "transformer_layers")
-        for stage, (new, old) in enumerate(zip(getattr(goal, name), getattr(spec, name), strict=True))
-        if new > old
-    ]
-    if problems:
+    if problems := [
+        Problem(what, where, remedy) for what, remedy in unreachable(target(spec, goal, config.steps), spec)
+    ]:
         raise UserError(*problems)
     return Plan(goal, config.steps, config.compensated, config.ridges)
+
+
+def unreachable(goal: StudentSpec, teacher: StudentSpec) -> list[tuple[str, str]]:
+    """(what, remedy) for everything in the goal that no operator can make from this teacher."""
+    found = [
+        (f"{name} of stage {stage} is {new}, the teacher has {old}", f"Use at most {old}.")
+        for name in ("widths", "layers_per_block", "transformer_layers")
+        for stage, (new, old) in enumerate(zip(getattr(goal, name), getattr(teacher, name), strict=True))
+        if new > old
+    ]
+    stages = zip(pairwise(teacher.widths), pairwise(goal.widths), strict=True)
+    for stage, ((old, old_below), (new, new_below)) in enumerate(stages):
+        if old == old_below and new != new_below:
+            what = (
+                f"widths {new} and {new_below} part stages {stage} and {stage + 1}, which are one stream in the teacher"
+            )
+            found.append((what, f"Give both the same width, at most {old}."))
+    return found
 
 
 def draw_samples(config: PruneConfig, system: DiffusionSystem) -> Samples:

@@ -11,9 +11,10 @@ from compress.config.prune import CRITERIA, STEPS, PruneConfig
 from compress.errors import UserError
 from compress.pruning.importance import CRITERIA as SCORERS
 from compress.pruning.surgery import OPERATORS
-from compress.stages.prune import TABLE, run
+from compress.stages.prune import TABLE, run, unreachable
 from students.spec import StudentSpec
 from students.system import DiffusionSystem
+from tests.tiny import SPEC as STUDENT
 from tests.tiny import context, tiny_system
 
 CONFIG = PruneConfig(
@@ -104,6 +105,15 @@ def test_a_student_that_the_teacher_cannot_become_is_refused_before_any_work(tea
     assert list(ctx.out.iterdir()) == []
 
 
+def test_what_no_operator_can_make_is_told_stage_by_stage():
+    teacher = replace(STUDENT, widths=(128, 128, 256), layers_per_block=(2, 1, 1))
+    assert unreachable(teacher, teacher) == []
+    (above,) = unreachable(replace(teacher, layers_per_block=(3, 1, 1)), teacher)
+    assert above == ("layers_per_block of stage 0 is 3, the teacher has 2", "Use at most 2.")
+    (parted,) = unreachable(replace(teacher, widths=(64, 128, 256)), teacher)
+    assert "part stages 0 and 1" in parted[0]
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -118,6 +128,7 @@ def test_a_student_that_the_teacher_cannot_become_is_refused_before_any_work(tea
         ({"ridges": (0.0, 1.0)}, "ridges is (0.0, 1.0)"),
         ({"fitting_samples": 2}, "fitting_samples is 2"),
         ({"budget_macs_g": -1.0}, "budget_macs_g is -1.0"),
+        ({"budget_macs_g": 1.0, "steps": ("depth",), "compensated": ()}, "budget_macs_g is 1.0"),
     ],
 )
 def test_every_mistake_in_the_configuration_is_found_without_the_teacher(change, what):
