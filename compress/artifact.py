@@ -145,6 +145,14 @@ def verify(folder: Path, remedy: str = "") -> Card:
     return card
 
 
+def forget_paths(folder: Path) -> None:
+    """Drops from `config.json` files where a part was loaded from: no property of the network, and private."""
+    for path in Path(folder).rglob("config.json"):
+        config = json.loads(path.read_text())
+        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
 def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Relative path -> {bytes, sha256} of every file under `folder` except the card, in sorted order."""
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path != Path(folder) / CARD)

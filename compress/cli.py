@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,8 @@ from compress.errors import UserError
 
 USER_ERROR, INTERRUPTED = 2, 130
 _DISK = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some space", errno.EROFS: "Choose a writable folder"}
+# Our own progress tells what happens; the libraries' bars and advice to developers would drown it.
+_QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
 _RUNTIMES = ("torch", "simulation", "onnx", "htp")
 _MODULES = {"eval": "evaluate"}  # where the file cannot bear the name of the subcommand
 Command = Callable[..., argparse.ArgumentParser]
@@ -97,9 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = build_parser()
     options, overrides = parser.parse_known_args(arguments)
-    if overrides and options.command != "run":
+    if overrides and options.command not in ("run", "sweep"):
         parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     options.overrides = overrides
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         module = importlib.import_module(f"compress.commands.{_MODULES.get(options.command, options.command)}")
         return int(module.main(options) or 0)

@@ -6,7 +6,7 @@ An estimate scales the wall time of an earlier artefact of the same kind by the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from compress import provenance
 from compress.artifact import Card, load_card
 from compress.errors import UserError
+from compress.pipeline import shown
 from compress.plan import Action, Options, Plan, Step, artefacts
 from compress.progress import duration
 from compress.recipe import resolved_config
@@ -37,8 +38,8 @@ def estimate_plan(plan: Plan, options: Options) -> list[Estimate]:
     estimates = []
     for step in plan.steps:
         estimate = estimate_step(step, history, options.device)
-        known = estimate.parameters_m or known
-        estimates.append(Estimate(known, estimate.wall_s, estimate.peak_rss_gb, estimate.basis))
+        known = estimate.parameters_m or parameters_of(step, plan.teacher) or known  # later stages keep the network
+        estimates.append(replace(estimate, parameters_m=known))
     return estimates
 
 
@@ -48,29 +49,28 @@ def estimate_step(step: Step, history: list[Card], device: str) -> Estimate:
         return Estimate(wall_s=0.0)
     if step.action is not Action.RUN:
         card = load_card(step.source or step.folder)
-        return Estimate(card.metrics.get("parameters_m"), 0.0, None, str(step.source or ""))
+        return Estimate(card.metrics.get("parameters_m"), 0.0, None, shown(step.source) if step.source else "")
     config = resolved_config(step.stage)
     alike = [card for card in history if card.stage == step.stage.kind and work_of(card.recipe)]
     if not alike:
-        return Estimate(parameters_of(step), None, None, "nothing like it was run here yet")
+        return Estimate(None, None, None, "nothing like it was run here yet")
     best = min(alike, key=lambda card: _distance(card, step, config, device))
     scale = work_of(config) / work_of(best.recipe)
     basis = f"{best.name} of {best.created_utc[:10]} x {scale:.3g}"
     if not _same_machine(best, device):
         basis += f", made on {best.machine.get('gpu') or best.machine.get('processor', 'another machine')}"
-    return Estimate(
-        parameters_of(step) or best.metrics.get("parameters_m"), best.wall_s * scale, best.peak_rss_gb, basis
-    )
+    return Estimate(None, best.wall_s * scale, best.peak_rss_gb, basis)
 
 
-def parameters_of(step: Step) -> float | None:
-    """Millions of parameters of the network a stage makes, where its configuration alone tells."""
-    make_spec = getattr(step.stage, "spec", None)
-    if not callable(make_spec):
+def parameters_of(step: Step, teacher: Path | None) -> float | None:
+    """Millions of parameters of the network that a stage makes of the teacher, where its configuration tells."""
+    make_goal = getattr(step.stage, "goal", None)
+    if teacher is None or make_goal is None:
         return None
     from compress.cost import parameters
+    from compress.judge import spec_of
 
-    return parameters(make_spec()) / 1e6
+    return parameters(make_goal(spec_of(teacher))) / 1e6
 
 
 def work_of(config: dict[str, Any]) -> float:

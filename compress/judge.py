@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress.recipe import Judge
 from compress.stages.context import Progress
 
 if TYPE_CHECKING:
     import torch
+
+    from students.spec import StudentSpec
 
 
 def examine(folder: Path, judge: Judge | None, device: torch.device, progress: Progress) -> dict[str, float]:
@@ -28,12 +30,23 @@ def examine(folder: Path, judge: Judge | None, device: torch.device, progress: P
 def cost_of(folder: Path) -> dict[str, float]:
     """parameters_m, macs_g of one forward, size_mb_w8_padded: of the U-Net in `folder` at its own latent size."""
     from compress.cost import cost
-    from students.spec import StudentSpec
 
-    unet = json.loads((folder / "unet" / "config.json").read_text())
-    text = json.loads((folder / "text_encoder" / "config.json").read_text())
-    pooled = unet.get("addition_embed_type") == "text_time"  # SDXL reads the pooled text, DreamLite does not
-    spec = StudentSpec.from_config(unet, pooled_dim=text["hidden_size"] if pooled else None)
+    unet, text = config_of(folder, "unet"), config_of(folder, "text_encoder")
     height = unet["sample_size"]
     pair = unet["_class_name"] == "DreamLiteUNetModel"  # target and source stand side by side
-    return cost(spec, height, height * (1 + pair), text["max_position_embeddings"]).metrics()
+    return cost(spec_of(folder), height, height * (1 + pair), text["max_position_embeddings"]).metrics()
+
+
+def spec_of(folder: Path) -> StudentSpec:
+    """The architecture of the U-Net in the checkpoint `folder`."""
+    from students.spec import StudentSpec
+
+    unet = config_of(folder, "unet")
+    pooled = unet.get("addition_embed_type") == "text_time"  # SDXL reads the pooled text, DreamLite does not
+    return StudentSpec.from_config(unet, config_of(folder, "text_encoder")["hidden_size"] if pooled else None)
+
+
+def config_of(folder: Path, part: str) -> dict[str, Any]:
+    """The configuration of one part of a checkpoint."""
+    config: dict[str, Any] = json.loads((folder / part / "config.json").read_text())
+    return config

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import provenance
-from compress.artifact import Card, load_card, write_artifact, write_json
+from compress.artifact import Card, forget_paths, load_card, write_artifact, write_json
 from compress.judge import examine
 from compress.plan import SHIPPED, Action, Options, Plan, Step, make_plan
 from compress.progress import LineProgress, TerminalProgress, duration, make_progress
@@ -51,7 +51,8 @@ def run(recipe: Recipe, options: Options, progress: TerminalProgress | LineProgr
         finally:
             progress.close()
         for stage, key in zip(recipe.stages, plan.keys, strict=True):
-            folder.keep_aside_unless(options.out / recipe.folder_of(stage), key)
+            if folder.keep_aside_unless(options.out / recipe.folder_of(stage), key):
+                progress.message(f"{recipe.folder_of(stage)}: of another configuration, moved to {shown(folder.kept)}")
         folder.end(plan.redo)
         journal.close()
     return plan
@@ -101,6 +102,7 @@ def compute(
         ctx = StageContext(out, work, parent, plan.teacher, device, progress, cache)
         with provenance.Meter(work / "meter.json") as meter:
             result = call(step, ctx)
+            forget_paths(out)
             judge_start_s = time.monotonic()
             judge = None if SCORE in result.metrics else plan.recipe.judge
             result.metrics = examine(out, judge, device, progress) | result.metrics

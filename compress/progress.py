@@ -61,11 +61,12 @@ class LineProgress:
         self._every_s = every_s
         self._rate: Rate | None = None
         self._values: dict[str, float] = {}
+        self._told = False  # whether the last advance has been printed
 
     def start(self, total: int, unit: str, label: str, done: int = 0) -> None:
         self.close()
         self._rate, self._unit, self._label = Rate(total, done), unit, label
-        self._values = {}
+        self._values, self._told = {}, False
         self._next_s = time.monotonic() + self._every_s
 
     def advance(self, n: int = 1, **values: float) -> None:
@@ -73,6 +74,7 @@ class LineProgress:
             raise RuntimeError("advance() before start()")
         self._rate.advance(n)
         self._values |= values
+        self._told = False
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + self._every_s
             self._print()
@@ -81,11 +83,12 @@ class LineProgress:
         print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        if self._rate is not None:
+        if self._rate is not None and not self._told:
             self._print()
-            self._rate = None
+        self._rate = None
 
     def _print(self) -> None:
+        self._told = True
         rate = self._rate
         assert rate is not None
         parts = [f"{self._label}: {rate.done}/{rate.total} {self._unit}", rate.text(self._unit)]

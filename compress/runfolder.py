@@ -119,10 +119,12 @@ class RunFolder:
         if redo is not None:
             shutil.rmtree(self._redo, ignore_errors=True)
 
-    def keep_aside_unless(self, folder: Path, key: str) -> None:
-        """Moves an artefact of another configuration to `.kept`, where its key still finds it.
+    def keep_aside_unless(self, folder: Path, key: str) -> bool:
+        """Moves an artefact of another configuration to `.kept`, where its key still finds it; True if it did.
 
         Otherwise the report, or a user, would take it for a stage of this run.
         """
-        if (folder / CARD).exists() and load_card(folder).key != key:
-            set_aside(folder, self.kept)
+        if not (folder / CARD).exists() or load_card(folder).key == key:
+            return False
+        set_aside(folder, self.kept)
+        return True

@@ -6,13 +6,14 @@ one study. A trial that was killed is asked again with the same parameters and c
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.artifact import hash_of, load_card
 from compress.errors import UserError
+from compress.overrides import apply_overrides
 from compress.pipeline import run
 from compress.plan import Options
 from compress.progress import LineProgress, TerminalProgress, make_progress
@@ -48,6 +49,17 @@ def load_sweep(name: str) -> Sweep:
     """The sweep called `name` in recipes/sweeps, or the one in the Python file `name`."""
     sweep: Sweep = load_module(name, "recipes.sweeps", "sweep").sweep()
     return sweep
+
+
+def overridden(sweep: Sweep, arguments: Sequence[str]) -> Sweep:
+    """The sweep with these `--<stage>.<field> value` in every trial; a study of its own, since results differ."""
+    if not arguments:
+        return sweep
+
+    def sample(trial: optuna.Trial) -> Recipe:
+        return apply_overrides(sweep.sample(trial), arguments)
+
+    return replace(sweep, name=f"{sweep.name}-{hash_of(list(arguments))[:6]}", sample=sample)
 
 
 def run_sweep(

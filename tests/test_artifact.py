@@ -10,6 +10,7 @@ import pytest
 from compress.artifact import (
     CARD,
     Card,
+    forget_paths,
     hash_of,
     load_card,
     recover,
@@ -155,3 +156,12 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
 def test_hash_of_does_not_depend_on_the_order_of_keys() -> None:
     assert hash_of({"a": 1, "b": [2.5, None]}) == hash_of({"b": [2.5, None], "a": 1})
     assert hash_of({"a": 1}) != hash_of({"a": 1.5})
+
+
+def test_configurations_forget_where_they_were_loaded_from(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text('{"_name_or_path": "/tmp/x/unet", "widths": [64]}')
+    (tmp_path / "config.json").write_text("[]")
+    forget_paths(tmp_path)
+    assert json.loads((tmp_path / "unet" / "config.json").read_text()) == {"widths": [64]}
+    assert (tmp_path / "config.json").read_text() == "[]"

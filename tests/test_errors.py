@@ -42,7 +42,7 @@ def state(folder: Path) -> dict[Path, bytes]:
         (["run", "toy.py", "--out", "toy.py/x"], "the run folder cannot be written"),
         (["eval", "nowhere"], "nowhere: there is no such folder. Name an artefact"),
         (["eval", "runs/toy/10-a"], "runs/toy/10-a: it cannot be loaded"),
-        (["eval", "runs/toy/10-a", "--n", "0"], "--n is 0. Give at least 1"),
+        (["eval", "runs/toy/10-a", "--n", "0"], "--n is 0. Give at least 7, one a task."),
         (["generate", "runs/toy/10-a", "a circle", "-o", "no/out.png"], "no: there is no such folder. Create it"),
         (["generate", "runs/toy/10-a", "a circle", "-o", "out.xyz"], "'.xyz' is no kind of picture"),
         (["report", "nowhere"], "nowhere: there is no such folder. Name a run folder"),

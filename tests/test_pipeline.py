@@ -144,6 +144,14 @@ def test_until_stops_and_a_later_run_goes_on(tmp_path: Path) -> None:
     assert go(toy_recipe(), tmp_path)[0] == [Action.DONE, Action.DONE, Action.RUN]
 
 
+def test_what_was_built_on_another_configuration_moves_aside_and_comes_back(tmp_path: Path) -> None:
+    go(toy_recipe(), tmp_path)
+    _, said = go(toy_recipe(seed=3), tmp_path, until="b")
+    assert "30-c: of another configuration, moved to" in said
+    assert not (tmp_path / "runs" / "toy" / "30-c").exists()
+    assert go(toy_recipe(), tmp_path)[0] == [Action.REUSE] * 3
+
+
 def test_fields_that_do_not_change_the_result_do_not_change_the_key(tmp_path: Path) -> None:
     go(toy_recipe(), tmp_path)
     assert go(toy_recipe(log_every=9), tmp_path)[0] == [Action.DONE] * 3

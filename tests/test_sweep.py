@@ -20,6 +20,7 @@ from compress.sweep import (
     folder_of,
     load_sweep,
     open_study,
+    overridden,
     pareto_table,
     requeue_killed,
     run_sweep,
@@ -100,3 +101,11 @@ def test_bad_requests_are_user_errors(tmp_path: Path) -> None:
 
 def test_equal_parameters_have_one_folder() -> None:
     assert trial_folder({"a": 1, "b": "x"}) == trial_folder({"b": "x", "a": 1}) != trial_folder({"a": 2, "b": "x"})
+
+
+def test_overrides_apply_to_every_trial_in_a_study_of_their_own(tmp_path: Path) -> None:
+    changed = overridden(sweep(), ["--a.steps", "5"])
+    assert overridden(sweep(), []) == sweep() and changed.name != "toy"
+    study = run_sweep(changed, tmp_path, 1, progress=LineProgress(io.StringIO()))
+    folder = folder_of(changed, tmp_path) / study.trials[0].user_attrs["folder"]
+    assert load_card(folder / "10-a").recipe["steps"] == 5

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from compress.artifact import CARD, verify
@@ -30,3 +35,17 @@ def open_checkpoint(folder: Path, runtime: str, device: str) -> tuple[DiffusionS
     from compress.quantization.runtime import open_runtime
 
     return system, open_runtime(folder, runtime, system.unet)
+
+
+@contextmanager
+def own_stdout() -> Iterator[None]:
+    """Sends what native libraries print (Qualcomm's does) to stderr, so that stdout holds our answer alone."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # C's own buffer would otherwise come out after stdout is back
+        os.dup2(kept, 1)
+        os.close(kept)

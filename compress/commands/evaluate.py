@@ -8,7 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from compress.commands.checkpoint import open_checkpoint
+from compress.commands.checkpoint import open_checkpoint, own_stdout
+from compress.data.scenes.captions import T2I_TASKS
+from compress.data.scenes.edits import EDIT_TASKS
 from compress.errors import UserError
 from compress.evaluation.scenes_bench import ScenesReport, Score, evaluate, generator_of
 from compress.progress import make_progress
@@ -16,20 +18,27 @@ from compress.progress import make_progress
 
 def main(options: argparse.Namespace) -> int:
     """Prints one line of JSON, or tables."""
-    if options.n < 1:
-        raise UserError.of(f"--n is {options.n}", "command line", "Give at least 1 prompt.")
-    system, denoiser = open_checkpoint(Path(options.checkpoint), options.runtime, options.device)
-    progress = make_progress()
-    try:
-        make = generator_of(system, options.seed, denoiser=denoiser)
-        report = evaluate(make, options.n, options.seed, progress, edits=system.edits)
-    finally:
-        progress.close()
+    least = max(len(T2I_TASKS), len(EDIT_TASKS))
+    if options.n < least:
+        raise UserError.of(f"--n is {options.n}", "command line", f"Give at least {least}, one a task.")
+    with own_stdout():
+        report = score(options)
     if options.json:
         print(report.to_json())
     else:
         Console().print(table_of(report))
     return 0
+
+
+def score(options: argparse.Namespace) -> ScenesReport:
+    """Loads and scores the checkpoint."""
+    system, denoiser = open_checkpoint(Path(options.checkpoint), options.runtime, options.device)
+    progress = make_progress()
+    try:
+        make = generator_of(system, options.seed, denoiser=denoiser)
+        return evaluate(make, options.n, options.seed, progress, edits=system.edits)
+    finally:
+        progress.close()
 
 
 def table_of(report: ScenesReport) -> Table:

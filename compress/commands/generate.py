@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from compress.commands.checkpoint import open_checkpoint
+from compress.commands.checkpoint import open_checkpoint, own_stdout
 from compress.data.scenes import captions, edits
 from compress.errors import UserError
 from compress.generate import generate
@@ -21,6 +21,16 @@ def main(options: argparse.Namespace) -> int:
     if options.n < 1:
         raise UserError.of(f"-n is {options.n}", "command line", "Ask for at least 1 picture.")
     targets = output_paths(Path(options.output), options.n)
+    with own_stdout():
+        pictures = make(options)
+    for path, pixels in zip(targets, pictures, strict=True):
+        Image.fromarray(pixels).save(path)
+        print(path)
+    return 0
+
+
+def make(options: argparse.Namespace) -> np.ndarray:
+    """The pictures asked for, (n, h, w, 3) uint8."""
     system, denoiser = open_checkpoint(Path(options.checkpoint), options.runtime, options.device)
     sources = None
     if options.image is not None:
@@ -32,11 +42,7 @@ def main(options: argparse.Namespace) -> int:
     prompt = tagged(options.prompt, editing=sources is not None)
     if unknown := unknown_words(system, prompt):
         print(f"note: the text encoder does not know {', '.join(unknown)}", file=sys.stderr)
-    pictures = generate(system, [prompt] * options.n, sources, denoiser=denoiser, seed=options.seed)
-    for path, pixels in zip(targets, to_pixels(pictures), strict=True):
-        Image.fromarray(pixels).save(path)
-        print(path)
-    return 0
+    return to_pixels(generate(system, [prompt] * options.n, sources, denoiser=denoiser, seed=options.seed))
 
 
 def tagged(prompt: str, editing: bool) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from compress.sweep import folder_of, load_sweep, pareto_table, run_sweep
+from compress.sweep import folder_of, load_sweep, overridden, pareto_table, run_sweep
 
 
 def main(options: argparse.Namespace) -> int:
     """Runs trials until there are enough, then prints the Pareto front."""
-    sweep, runs = load_sweep(options.sweep), Path(options.runs)
+    sweep, runs = overridden(load_sweep(options.sweep), options.overrides), Path(options.runs)
     study = run_sweep(sweep, runs, options.trials, options.seed, options.device)
     console = Console()
     console.print(f"{sweep.description}\nBest of {len(study.trials)} trials in {folder_of(sweep, runs)}:")
