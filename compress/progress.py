@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TextIO
@@ -149,6 +150,11 @@ def format_values(values: dict[str, float]) -> str:
 def make_progress() -> TerminalProgress | LineProgress:
     """A bar where stderr is a terminal, lines otherwise."""
     return TerminalProgress() if sys.stderr.isatty() else LineProgress()
+
+
+def make_console() -> Console:
+    """Where tables are printed; wide enough for them where no terminal would break their lines."""
+    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=200)
 
 
 class _RateColumn(TextColumn):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
 from rich.table import Table
 
 from compress.doctor import State, examine
+from compress.progress import make_console
 
 _STYLE = {State.GOOD: "green", State.NOTE: "yellow", State.BAD: "bold red"}
 
@@ -19,5 +19,5 @@ def main(options: argparse.Namespace) -> int:
     for finding in findings:
         mark = f"[{_STYLE[finding.state]}]{finding.state.value}[/]"
         table.add_row(mark, finding.check, finding.value, finding.remedy)
-    Console().print(table)
+    make_console().print(table)
     return 2 if any(finding.state is State.BAD for finding in findings) else 0

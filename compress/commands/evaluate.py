@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from compress.commands.checkpoint import open_checkpoint, own_stdout
@@ -13,7 +12,7 @@ from compress.data.scenes.captions import T2I_TASKS
 from compress.data.scenes.edits import EDIT_TASKS
 from compress.errors import UserError
 from compress.evaluation.scenes_bench import ScenesReport, Score, evaluate, generator_of
-from compress.progress import make_progress
+from compress.progress import make_console, make_progress
 
 
 def main(options: argparse.Namespace) -> int:
@@ -26,7 +25,7 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         print(report.to_json())
     else:
-        Console().print(table_of(report))
+        make_console().print(table_of(report))
     return 0
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import inspect
 
-from rich.console import Console
 from rich.table import Table
 
 from compress.overrides import overridable, type_name
+from compress.progress import make_console
 from compress.recipe import discover, first_line, load_module
 
 
 def main(options: argparse.Namespace) -> int:
     """Prints the list, or one recipe in full."""
-    console = Console()
+    console = make_console()
     if options.recipe is None:
         table = Table("recipe", "stages", "what it shows", box=None, padding=(0, 2, 0, 0))
         for name, module in discover().items():

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from compress.commands.report import write
 from compress.overrides import apply_overrides
 from compress.plan import Options, make_plan
+from compress.progress import make_console
 from compress.recipe import load_recipe
 
 
@@ -28,7 +27,7 @@ def main(options: argparse.Namespace) -> int:
     if options.dry_run:
         from compress.estimate import plan_table
 
-        Console().print(plan_table(make_plan(recipe, chosen), chosen))
+        make_console().print(plan_table(make_plan(recipe, chosen), chosen))
         return 0
     from compress.pipeline import run
 
