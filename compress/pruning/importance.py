@@ -49,11 +49,9 @@ def activation(unet: nn.Module, batches: Sequence[Noised], generator: torch.Gene
         if name not in energy:
             continue  # not reached by any forward
         weight = module.weight.detach()
-        per_input = energy[name].reshape(
-            1 if weight.shape[1] == len(energy[name]) else -1, -1, *[1] * (weight.dim() - 2)
-        )
-        if weight.shape[1] != len(energy[name]):  # depthwise: one input channel an output channel
-            per_input = energy[name].reshape(-1, *[1] * (weight.dim() - 1))
+        depthwise = isinstance(module, nn.Conv2d) and module.groups > 1  # one input channel an output channel
+        shape = (-1, 1) if depthwise else (1, -1)
+        per_input = energy[name].reshape(*shape, *[1] * (weight.dim() - 2))
         saliency[f"{name}.weight"] = weight.square() * per_input
     return saliency
 

@@ -6,7 +6,7 @@ import torch
 from compress.pruning.groups import find_groups
 from compress.pruning.importance import CRITERIA, input_energy, layer_score, unit_scores
 from compress.pruning.select import best_subset, keep_best, slices
-from tests.pruning.nets import TEACHER, batches, draft
+from tests.pruning.nets import STUDENT, TEACHER, batches, draft
 
 FF = "mid_block.attentions.0.transformer_blocks.0.ff"
 
@@ -22,7 +22,9 @@ def groups():
 
 
 @pytest.mark.parametrize("name", CRITERIA)
-def test_a_criterion_scores_every_weight_and_leaves_the_network_as_it_was(net, name):
+@pytest.mark.parametrize("spec", [TEACHER, STUDENT], ids=["teacher", "student"])
+def test_a_criterion_scores_every_weight_and_leaves_the_network_as_it_was(spec, name):
+    net = draft(spec).unet
     before = {k: v.clone() for k, v in net.state_dict().items()}
     saliency = CRITERIA[name](net, batches(1, 2), torch.Generator().manual_seed(0))
     assert {k: v.shape for k, v in saliency.items()} == {k: p.shape for k, p in net.named_parameters()}
