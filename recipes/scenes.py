@@ -46,7 +46,7 @@ def recipe() -> Recipe:
     full = scenes_full.recipe()
     return Recipe(
         name="scenes",
-        description="Teacher to HTP binary on the embedded world in minutes; the teacher is shipped, the rest runs here.",
+        description="The shipped teacher to a checked HTP binary in minutes; every stage runs here.",
         teacher=full.teacher,
         stages=tuple(replace(stage, **SHORT.get(stage.name, {})) for stage in full.stages),
         judge=Judge(images=PICTURES),

@@ -21,7 +21,14 @@ from typing import Any
 from compress.recipe import Judge, Recipe
 from recipes import scenes_full
 
-FLOW = {"steps": 12, "batch_size": 16, "warmup_steps": 2, "pool_samples": 128, "validate_images": 0}
+FLOW = {
+    "steps": 12,
+    "batch_size": 16,
+    "warmup_steps": 2,
+    "pool_samples": 128,
+    "sampling_steps": 4,
+    "validate_images": 0,
+}
 TINY: dict[str, dict[str, Any]] = {
     "prune": {"calibration_samples": 16, "fitting_samples": 32, "held_out_samples": 16},
     "t2i": FLOW,
