@@ -20,6 +20,8 @@ from compress.plan import Action, Options, Plan, Step, artefacts
 from compress.progress import duration
 from compress.recipe import resolved_config
 
+PUBLISHED = provenance.REPOSITORY / "reports" / "published"  # cards without weights, of runs on other machines
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -33,7 +35,7 @@ class Estimate:
 
 def estimate_plan(plan: Plan, options: Options) -> list[Estimate]:
     """One estimate a step; a step that is not run costs no time."""
-    history = read_history([options.out, options.runs, *options.shipped])
+    history = read_history([options.out, options.runs, *options.shipped, PUBLISHED])
     known: float | None = None
     estimates = []
     for step in plan.steps:
