@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
 
@@ -33,7 +33,7 @@ class RewardConfig(TrainConfig):
     learning_rate: float = 2e-5
     warmup_steps: int = 10
     ema_decay: float = 0.98
-    log_every: int = 10
+    log_every: int = field(default=10, metadata={"in_key": False})
     edit_share: float = 0.5
     pool_samples: int = 65536
     sampler_steps: int = 8
@@ -106,8 +106,8 @@ class DistillConfig(TrainConfig):
     fake_learning_rate: float = 1e-4
     noise_low: float = 0.02
     noise_high: float = 0.98
-    validate_every: int = 250
-    validate_images: int = 120
+    validate_every: int = field(default=250, metadata={"in_key": False})
+    validate_images: int = field(default=120, metadata={"in_key": False})
 
     def problems(self) -> list[Problem]:
         """Also: falling rungs from 1, a known walk, phases that fit into the steps, ranges of levels."""

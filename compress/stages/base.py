@@ -148,6 +148,9 @@ class TrainingStage(L.LightningModule):
         return {"loss": result.loss.detach(), "gradient_norm": norm, **result.terms}
 
     def training_step(self, batch: int, batch_index: int) -> None:
+        if self.updates >= self.config.steps:  # killed between the last update and the artefact: nothing is left to do
+            self.trainer.should_stop = True
+            return
         generator = torch.Generator().manual_seed(_mix(self.config.seed, self.updates))
         terms = self.update(generator)
         if self._averaged is not None:
@@ -190,7 +193,7 @@ class _Checkpoints(L.Callback):
         self.path, self.every_s, self.last_s = path, every_s, time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if time.monotonic() - self.last_s >= self.every_s:
+        if trainer.should_stop or time.monotonic() - self.last_s >= self.every_s:
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:

@@ -127,28 +127,31 @@ def test_training_writes_a_checkpoint_that_loads(parent, tmp_path):
     assert velocity_model(system.unet).velocity(x, sigma, system.encode_text(["a"])).shape == x.shape
 
 
+DIES_IN_STEP_4 = (
+    "step = flow.FlowStage.step\n"
+    "def dies(self, update, generator):\n"
+    "    if update == 4: os.kill(os.getpid(), 9)\n"
+    "    return step(self, update, generator)\n"
+    "flow.FlowStage.step = dies\n"
+)
+DIES_WHILE_SAVING = "flow.DiffusionSystem.save = lambda *_: os.kill(os.getpid(), 9)\n"
+
+
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(parent, tmp_path):
+@pytest.mark.parametrize("death", [DIES_IN_STEP_4, DIES_WHILE_SAVING], ids=["in a step", "after the last step"])
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(parent, tmp_path, death):
     whole = train(tmp_path / "whole", parent)
-    script = (
-        "import os, sys; from pathlib import Path; from tests.stages.test_flow import CONFIG, flow, context\n"
-        "step = flow.FlowStage.step\n"
-        "def dies(self, update, generator):\n"
-        "    if update == 4: os.kill(os.getpid(), 9)\n"
-        "    return step(self, update, generator)\n"
-        "flow.FlowStage.step = dies\n"
-        "flow.run(CONFIG, context(Path(sys.argv[1]), Path(sys.argv[2])))\n"
-    )
+    head = "import os, sys; from pathlib import Path; from tests.stages.test_flow import CONFIG, flow, context\n"
+    tail = "flow.run(CONFIG, context(Path(sys.argv[1]), Path(sys.argv[2])))\n"
     folder = tmp_path / "killed"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    killed = subprocess.run([sys.executable, "-c", script, folder, parent], env=environment, capture_output=True)
-    assert killed.returncode == -9 and (folder / "work" / "last.ckpt").exists()
-    again = subprocess.run(
-        [sys.executable, "-c", script.replace("update == 4", "False"), folder, parent],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+
+    def attempt(script: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", script, str(folder), str(parent)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    assert attempt(head + death + tail).returncode == -9 and (folder / "work" / "last.ckpt").exists()
+    again = attempt(head + tail)
     assert again.returncode == 0, again.stderr
     resumed = load_file(folder / "out" / "unet" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
