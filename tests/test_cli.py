@@ -112,7 +112,13 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(toy: Path, tmp_path:
     toy.write_text(TOY.format(step_s=0.05))
     command = [sys.executable, "-m", "compress.cli", "run", "toy.py"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+
+    def heed_ctrl_c() -> None:  # a shell starts background jobs deaf to it, and children inherit that
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
     for _ in range(300):
         if list(tmp_path.glob("runs/toy/.work/*/state.safetensors")):
             break
