@@ -9,6 +9,7 @@ Shape suffixes: b batch, t text tokens, p picture rows and columns, c latent cha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.data.scenes.captions import Prompt, sample_t2i
+from compress.data.scenes.captions import Prompt, Wanted, sample_t2i
 from compress.data.scenes.edits import Instruction, sample_edit
 from compress.data.scenes.meaning import labels
 from compress.data.scenes.verifier import Reading, Seen, judge_edit, judge_t2i
@@ -33,7 +34,7 @@ from compress.data.scenes.world import (
     looks,
     render,
 )
-from compress.rewards.learned import BROKEN, EMPTY
+from compress.rewards.judge import BROKEN, EMPTY, PARTS
 from students.system import DiffusionSystem, to_pixels, to_tensor
 
 RIGHT, NEAR_MISS, OTHER, BROKEN_SHARE = 0.45, 0.25, 0.05, 0.25  # of examples, by how they are made
@@ -88,7 +89,8 @@ class Pictures:
 class Specs:
     """Examples as specs, without pictures: classes of cells and background of picture and source; -1 is no source.
 
-    `meaning_bf` is the class of each field of the text's meaning, `fits_bg` whether each cell is as it should be.
+    `meaning_bf` is the class of each field of the text's meaning, `fits_bg` whether each cell is as it should be,
+    `parts_bp` whether each part of the verdict holds (nan where it does not apply).
     """
 
     ids_bt: Tensor
@@ -99,6 +101,7 @@ class Specs:
     source_background_b: Tensor
     right_b: Tensor
     fits_bg: Tensor
+    parts_bp: Tensor
 
     def __len__(self) -> int:
         return len(self.ids_bt)
@@ -211,6 +214,30 @@ def fitting_cells(example: Example) -> list[bool]:
     return [right or kind == meant for kind, meant in zip(classes, cell_classes(example.target), strict=True)]
 
 
+def parts_of(example: Example) -> dict[str, bool]:
+    """The parts of the verdict that apply to an example, and whether each holds."""
+    if example.broken_cells:
+        return {"whole": False}
+    shown, meaning = symbolic(example.shown), example.meaning
+    if isinstance(meaning, Instruction):
+        assert example.source is not None
+        return {"whole": True, **judge_edit(symbolic(example.source), shown, meaning).parts}
+    names = ("first_count", "second_count")
+    parts = {name: _count(shown, item) == item.count for name, item in zip(names, meaning.wanted, strict=False)}
+    counted = all(parts.values())
+    total = len(shown.things) == sum(item.count for item in meaning.wanted)
+    parts |= {"whole": True, "total": total}
+    if meaning.relation and counted and total:
+        parts["relation"] = judge_t2i(shown, replace(meaning, background=None)).ok
+    if meaning.background:
+        parts["background"] = shown.background == meaning.background
+    return parts
+
+
+def _count(reading: Reading, item: Wanted) -> int:
+    return sum(thing.shape == item.shape and item.color in (None, thing.color) for thing in reading.things)
+
+
 def encode_specs(system: DiffusionSystem, examples: Sequence[Example]) -> Specs:
     """The examples as classes; nothing is drawn."""
     nothing = [-1] * (GRID * GRID)
@@ -224,6 +251,7 @@ def encode_specs(system: DiffusionSystem, examples: Sequence[Example]) -> Specs:
         torch.tensor([-1 if source is None else BACKGROUNDS.index(source.background) for source in sources]),
         torch.tensor([example.right for example in examples], dtype=torch.float32),
         torch.tensor([fitting_cells(example) for example in examples], dtype=torch.float32),
+        torch.tensor([[parts_of(example).get(part, math.nan) for part in PARTS] for example in examples]),
     )
 
 

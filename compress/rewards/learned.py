@@ -18,12 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from compress.data.scenes.meaning import FIELDS
-from compress.data.scenes.world import BACKGROUNDS, COLORS, GRID, SHAPES, SIZES
+from compress.data.scenes.world import BACKGROUNDS
 from compress.objectives.error import widened
 from compress.rewards.base import Request
-
-CELL_CLASSES = 2 + len(SHAPES) * len(COLORS) * len(SIZES)  # empty, broken, or one thing
-EMPTY, BROKEN = 0, 1
+from compress.rewards.judge import CELL_CLASSES, Judge, Look
 
 
 @dataclass(frozen=True)
@@ -32,16 +30,6 @@ class LearnedRewardSpec:
 
     text_width: int
     width: int = 128
-    layers: int = 4
-    heads: int = 4
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a picture shows: probabilities of each cell's classes (b, g, k) and of the backgrounds (b, k)."""
-
-    cells_bgk: Tensor
-    background_bk: Tensor
 
 
 class LearnedReward(nn.Module):
@@ -60,16 +48,7 @@ class LearnedReward(nn.Module):
         self.background_head = nn.Linear(width, len(BACKGROUNDS))
         self.queries_fd = nn.Parameter(torch.randn(len(FIELDS), spec.text_width) * spec.text_width**-0.5)
         self.field_heads = nn.ModuleList(nn.Linear(spec.text_width, len(options)) for options in FIELDS.values())
-        self.cell = nn.ModuleList(nn.Linear(CELL_CLASSES, width, bias=False) for _ in range(2))  # picture, source
-        self.background = nn.ModuleList(nn.Linear(len(BACKGROUNDS), width, bias=False) for _ in range(2))
-        self.meaning = nn.Linear(sum(len(options) for options in FIELDS.values()), width)
-        self.place_gd = nn.Parameter(torch.randn(2 + GRID * GRID, width) * 0.1)  # verdict, background, cells
-        layer = nn.TransformerEncoderLayer(
-            width, spec.heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.judge = nn.TransformerEncoder(layer, spec.layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.verdict = nn.Linear(width, 1)
-        self.fits = nn.Linear(width, 1)
+        self.judge = Judge(width)
 
     def read(self, images_b3hw: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of each cell's classes (b, g, k) and of the backgrounds (b, k), from pictures in [-1, 1]."""
@@ -87,18 +66,6 @@ class LearnedReward(nn.Module):
         read_bfd = torch.einsum("bft,btd->bfd", attention, tokens_btd)
         return [widened(head(read_bfd[:, index])) for index, head in enumerate(self.field_heads)]
 
-    def match(self, picture: Look, source: Look, meaning_bk: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits that the picture is right (b,) and that each cell is as it should be (b, g).
-
-        `meaning_bk` holds the probabilities of all fields side by side; a source of zeros means that nothing is edited.
-        """
-        cells_bgd = self.cell[0](picture.cells_bgk) + self.cell[1](source.cells_bgk)
-        background_bd = self.background[0](picture.background_bk) + self.background[1](source.background_bk)
-        verdict_b1d = torch.zeros_like(background_bd)[:, None]
-        seen_bgd = torch.cat([verdict_b1d, background_bd[:, None], cells_bgd], dim=1)
-        judged_bgd = self.judge(seen_bgd + self.place_gd + self.meaning(meaning_bk)[:, None])
-        return widened(self.verdict(judged_bgd[:, 0])[:, 0]), widened(self.fits(judged_bgd[:, 2:])[:, :, 0])
-
     def score(self, images_b3hw: Tensor, request: Request) -> Tensor:
         """The logit of being right, shape (b,); pictures in [-1, 1]."""
         picture = self.look(images_b3hw)
@@ -108,14 +75,15 @@ class LearnedReward(nn.Module):
             seen = self.look(request.source_b3hw)
             source = Look(seen.cells_bgk * edits_b1[:, :, None], seen.background_bk * edits_b1)
         fields = self.understand(request.condition.tokens_btd)
-        return self.match(picture, source, torch.cat([field.softmax(dim=1) for field in fields], dim=1))[0]
+        meaning_bk = torch.cat([field.softmax(dim=1) for field in fields], dim=1)
+        return widened(self.judge(picture, source, meaning_bk).right_b)
 
     def save(self, folder: Path) -> None:
         """Writes config.json and model.safetensors."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(asdict(self.spec), indent=2) + "\n")
-        save_file({name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()},
-                  folder / "model.safetensors")  # fmt: skip
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
 
     @classmethod
     def load(cls, folder: Path) -> LearnedReward:

@@ -22,7 +22,8 @@ from compress.data.scenes.meaning import FIELDS
 from compress.data.scenes.world import BACKGROUNDS
 from compress.rewards.base import Request
 from compress.rewards.examples import Pictures, Specs, draw_example, encode_pictures, encode_specs
-from compress.rewards.learned import BROKEN, CELL_CLASSES, LearnedReward, LearnedRewardSpec, Look
+from compress.rewards.judge import BROKEN, CELL_CLASSES, Look
+from compress.rewards.learned import LearnedReward, LearnedRewardSpec
 from compress.stages.base import StepResult, TrainingStage, fit
 from compress.stages.context import Progress, StageContext
 from students.system import DiffusionSystem, to_tensor
@@ -31,6 +32,7 @@ CHUNK = 512
 HELD_OUT_SHARE = 8  # one picture in so many is kept for validation
 READER_BATCH_SHARE = 0.5  # pictures a step, relative to specs
 DOUBT = 0.35  # largest probability that a softened cell gives to another class than its own
+LOSS_WEIGHTS = {"parts": 2.0}
 LABEL_SMOOTHING = 0.05  # keeps the reader from saturating, where the reward would have no gradient
 
 
@@ -47,7 +49,7 @@ class RewardModelConfig(TrainConfig):
 
 
 class RewardModelStage(TrainingStage):
-    """Classification of cells, backgrounds and meanings; binary cross-entropy of the verdict and of each cell's fit."""
+    """Classifies cells, backgrounds and meanings; binary cross-entropy of the verdict, its parts and the cells."""
 
     def __init__(
         self,
@@ -68,14 +70,11 @@ class RewardModelStage(TrainingStage):
     def step(self, update: int, generator: torch.Generator) -> StepResult:
         count = max(1, round(self.config.batch_size * READER_BATCH_SHARE))
         rows = torch.randint(self.held_out, len(self.pictures), (count,), generator=generator)
-        loss_reader = self.reader_loss(rows)
+        losses = {"reader": self.reader_loss(rows)}
         rows = torch.randint(len(self.specs), (self.config.batch_size,), generator=generator)
-        loss_text = self.text_loss(rows)
-        loss_verdict, loss_fits = self.judge_loss(rows, generator)
-        losses = {"reader": loss_reader, "text": loss_text, "verdict": loss_verdict, "fits": loss_fits}
-        return StepResult(
-            torch.stack(list(losses.values())).sum(), {f"loss_{name}": loss.detach() for name, loss in losses.items()}
-        )
+        losses |= {"text": self.text_loss(rows), **self.judge_losses(rows, generator)}
+        loss = torch.stack([LOSS_WEIGHTS.get(name, 1.0) * value for name, value in losses.items()]).sum()
+        return StepResult(loss, {f"loss_{name}": value.detach() for name, value in losses.items()})
 
     def reader_loss(self, rows: Tensor) -> Tensor:
         """Cross-entropy of cells and background over rows of the pictures; a scalar."""
@@ -96,8 +95,8 @@ class RewardModelStage(TrainingStage):
         meaning_bf = self.specs.meaning_bf[rows].to(self.device)
         return torch.stack([F.cross_entropy(field, meaning_bf[:, index]) for index, field in enumerate(fields)]).mean()
 
-    def judge_loss(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Cross-entropies of the verdict and of the cells over rows of the specs, seen with some doubt; scalars."""
+    def judge_losses(self, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Cross-entropies of verdict, parts and cells over rows of the specs, seen with some doubt; scalars."""
         specs = self.specs
         picture = soften(specs.cells_bg[rows], specs.background_b[rows], generator)
         source = soften(specs.source_cells_bg[rows], specs.source_background_b[rows], generator)
@@ -106,12 +105,16 @@ class RewardModelStage(TrainingStage):
         )
         meaning_bf = specs.meaning_bf[rows]
         fields = [_one_hot(meaning_bf[:, index], len(options)) for index, options in enumerate(FIELDS.values())]
-        meaning_bk = torch.cat(fields, dim=1).to(self.device)
-        verdict_b, fits_bg = cast(LearnedReward, self.trained).match(picture, source, meaning_bk)
-        return (
-            F.binary_cross_entropy_with_logits(verdict_b, specs.right_b[rows].to(self.device)),
-            F.binary_cross_entropy_with_logits(fits_bg, specs.fits_bg[rows].to(self.device)),
-        )
+        judged = cast(LearnedReward, self.trained).judge(picture, source, torch.cat(fields, dim=1).to(self.device))
+        parts_bp = specs.parts_bp[rows].to(self.device)
+        applies_bp = ~parts_bp.isnan()
+        pairs = {
+            "verdict": (judged.right_b, specs.right_b[rows]),
+            "parts": (judged.parts_bp[applies_bp], parts_bp[applies_bp]),
+            "fits": (judged.fits_bg, specs.fits_bg[rows]),
+        }
+        loss = F.binary_cross_entropy_with_logits
+        return {name: loss(ours.float(), truth.to(self.device)) for name, (ours, truth) in pairs.items()}
 
     def validate_now(self, update: int) -> dict[str, float]:
         if update % (4 * self.config.log_every) and update != self.config.steps:
@@ -169,7 +172,7 @@ def _key(system: DiffusionSystem, config: RewardModelConfig) -> str:
         for name, weight in sorted(module.state_dict().items()):
             digest.update(name.encode())
             digest.update(weight.detach().cpu().float().numpy().tobytes())
-    for name in ("examples.py", "learned.py", "training.py"):
+    for name in ("examples.py", "judge.py", "learned.py", "training.py"):
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()[:20]
 

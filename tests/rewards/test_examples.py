@@ -9,7 +9,7 @@ from compress.data.scenes.edits import sample_edit
 from compress.data.scenes.verifier import judge_edit, judge_t2i, read
 from compress.data.scenes.world import GRID, Scene, Thing, render
 from compress.rewards import examples
-from compress.rewards.learned import BROKEN, CELL_CLASSES, EMPTY
+from compress.rewards.judge import BROKEN, CELL_CLASSES, EMPTY
 from tests.tiny import tiny_system
 
 
@@ -96,3 +96,15 @@ def test_encoded_specs_name_what_was_drawn_and_what_it_was_made_of():
         sources = [-1] * 16 if example.source is None else examples.cell_classes(example.source)
         assert specs.source_cells_bg[row].tolist() == sources
         assert (specs.source_background_b[row] < 0) == (example.source is None)
+
+
+def test_parts_and_cells_of_a_right_picture_all_hold_and_some_of_a_wrong_one_do_not():
+    rng = np.random.default_rng(7)
+    for index in range(300):
+        example = examples.draw_example(rng, edit=bool(index % 2))
+        parts, fits = examples.parts_of(example), examples.fitting_cells(example)
+        assert all(parts.values()) == example.right
+        if example.right:
+            assert all(fits)
+        if example.broken_cells:
+            assert not any(fits[cell] for cell in example.broken_cells)

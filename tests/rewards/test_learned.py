@@ -6,7 +6,8 @@ import torch
 from compress.config.train import TrainConfig
 from compress.data.scenes.world import GRID
 from compress.rewards.base import Request
-from compress.rewards.learned import BROKEN, CELL_CLASSES, LearnedReward, LearnedRewardSpec
+from compress.rewards.judge import BROKEN, CELL_CLASSES
+from compress.rewards.learned import LearnedReward, LearnedRewardSpec
 from compress.rewards.training import RewardModelConfig, soften, train_reward
 from teachers.base import Condition
 from tests.tiny import context, tiny_system
@@ -15,7 +16,7 @@ from tests.tiny import context, tiny_system
 @pytest.fixture
 def reward():
     torch.manual_seed(0)
-    return LearnedReward(LearnedRewardSpec(text_width=16, width=32, layers=1, heads=2)).eval()
+    return LearnedReward(LearnedRewardSpec(text_width=16, width=32)).eval()
 
 
 @pytest.fixture

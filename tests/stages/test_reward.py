@@ -41,7 +41,7 @@ def make_stage(config, parent, tmp_path):
     ctx = context(tmp_path / "stage", parent)
     system = DiffusionSystem.load(parent)
     prompts = Prompts.open(system, 0.5, config.pool_samples, ctx.cache, ctx.progress)
-    learned = LearnedReward(LearnedRewardSpec(text_width=32, width=32, layers=1, heads=2))
+    learned = LearnedReward(LearnedRewardSpec(text_width=32, width=32))
     return reward.RewardStage(config, ctx.progress, system, prompts, learned)
 
 
