@@ -1,3 +1,4 @@
+# --dist loadscope: tests of one file share its costly fixtures in one worker.
 # make run · make test · make test-fast · make lint — each sets up .venv first, if it is missing or older than setup.cfg.
 PYTHON ?= python3
 WORKERS ?= 2
@@ -26,10 +27,10 @@ run: venv
 	@$(BIN)/pocketdiff run $(RECIPE)
 
 test: venv
-	@$(BIN)/python -m pytest -n $(WORKERS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
 
 test-fast: venv
-	@$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not full_size"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "not slow and not full_size"
 
 lint: venv
 	@$(BIN)/ruff check .
