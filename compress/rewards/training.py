@@ -100,9 +100,7 @@ class RewardModelStage(TrainingStage):
         specs = self.specs
         picture = soften(specs.cells_bg[rows], specs.background_b[rows], generator)
         source = soften(specs.source_cells_bg[rows], specs.source_background_b[rows], generator)
-        picture, source = (
-            Look(x.cells_bgk.to(self.device), x.background_bk.to(self.device)) for x in (picture, source)
-        )
+        picture, source = picture.to(self.device), source.to(self.device)
         meaning_bf = specs.meaning_bf[rows]
         fields = [_one_hot(meaning_bf[:, index], len(options)) for index, options in enumerate(FIELDS.values())]
         judged = cast(LearnedReward, self.trained).judge(picture, source, torch.cat(fields, dim=1).to(self.device))
