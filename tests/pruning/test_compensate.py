@@ -65,7 +65,7 @@ GOALS = {
 }
 
 
-FAST = ("self_attention", "separable")
+FAST = ("separable",)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_it_lowers_the_velocity_error_of_every_operator(name):
     held_out = batches(1, 8, seed=9)
     reference = predictions(teacher.unet, held_out)
     before = velocity_mse(student.unet, held_out, reference)
-    features = TeacherFeatures(teacher.unet, batches(4, 16, seed=3))
+    features = TeacherFeatures(teacher.unet, batches(3, 16, seed=3))
     errors = compensate(student, features, workbench.lineage, pair=False)
     assert velocity_mse(student.unet, held_out, reference) < before
     assert all(after <= before + 1e-6 for before, after in errors.values())
@@ -89,7 +89,7 @@ def test_a_pair_is_fitted_on_its_target_half():
     held_out = batches(1, 8, seed=9)
     reference = predictions(teacher.unet, held_out)
     before = velocity_mse(student.unet, held_out, reference, pair=True)
-    compensate(student, TeacherFeatures(teacher.unet, batches(4, 16, seed=3)), Lineage(), pair=True)
+    compensate(student, TeacherFeatures(teacher.unet, batches(2, 16, seed=3)), Lineage(), pair=True)
     assert velocity_mse(student.unet, held_out, reference, pair=True) < before
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -23,14 +24,19 @@ MHA_STUDENT = replace(STUDENT, kv_heads=None)
 GIVEN_FROM_OUTSIDE = ("encoder_hid_proj", "conv_out", "norm_q", "norm_k")  # text, latent and head widths
 
 
+@cache
+def groups_of(spec):
+    return find_groups(spec)
+
+
 def groups_by_name(spec):
-    return {group.name: group for group in find_groups(spec)}
+    return {group.name: group for group in groups_of(spec)}
 
 
 @pytest.mark.parametrize("spec", [TEACHER, THREE_STAGES, STUDENT, MHA_STUDENT])
 def test_every_entry_of_every_width_belongs_to_exactly_one_group(spec):
     found: dict[tuple[str, int], Counter[int]] = {}
-    for group in find_groups(spec):
+    for group in groups_of(spec):
         for member in group.members:
             assert len(member.index_us) == group.units
             found.setdefault((member.parameter, member.axis), Counter()).update(member.index_us.flatten().tolist())
@@ -67,7 +73,7 @@ def test_a_shared_key_value_head_belongs_to_no_query_head():
 
 
 def test_a_skip_arrives_behind_the_channels_it_is_concatenated_to():
-    (stream,) = [g for g in find_groups(TEACHER) if any(m.parameter == "conv_in.weight" for m in g.members)]
+    (stream,) = [g for g in groups_of(TEACHER) if any(m.parameter == "conv_in.weight" for m in g.members)]
     reads = {(m.parameter, m.axis): m.index_us[:, 0].tolist() for m in stream.members}
     # The last up block reads (64 of the way up | 64 of conv_in).
     assert reads["up_blocks.1.resnets.1.conv1.weight", 1] == list(range(64, 128))
@@ -77,7 +83,7 @@ def test_a_skip_arrives_behind_the_channels_it_is_concatenated_to():
 def test_a_stream_that_meets_itself_has_two_entries_a_channel():
     """The lowest skip and the middle block's output are one residual stream, concatenated with itself."""
     member = next(
-        m for g in find_groups(TEACHER) for m in g.members if m.parameter == "up_blocks.0.resnets.0.norm1.weight"
+        m for g in groups_of(TEACHER) for m in g.members if m.parameter == "up_blocks.0.resnets.0.norm1.weight"
     )
     assert member.index_us[5].tolist() == [5, 192 + 5]
 

@@ -23,6 +23,7 @@ CONFIG = PruneConfig(
     calibration_samples=8,
     fitting_samples=16,
     held_out_samples=8,
+    compensated=("pair",),
 )
 
 
