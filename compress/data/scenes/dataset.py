@@ -25,6 +25,9 @@ from students.system import DiffusionSystem, to_tensor
 from teachers.base import Condition
 
 CHUNK = 512
+# How often training sees each kind of caption. Binding (which colour, which side) is learned last and slowest, and a
+# picture of two named things teaches all that a picture of one does.
+T2I_SHARES = {"single_object": 1, "two_object": 2, "counting": 3, "colors": 1, "position": 4, "color_attr": 4}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def _key(system: DiffusionSystem, task: str, samples: int, seed: int, curated: b
         digest.update(name.encode())
         digest.update(weight.detach().cpu().float().numpy().tobytes())
     rng = _rng(task, seed)
-    first = [sample_t2i(rng) if task == "t2i" else sample_edit(rng) for _ in range(64)]
+    first = [_draw_t2i(rng) if task == "t2i" else sample_edit(rng) for _ in range(64)]
     scenes = [sample.scene if isinstance(sample, captions.T2ISample) else sample.target for sample in first]
     digest.update(repr(first).encode())
     digest.update(render(scenes).tobytes())
@@ -61,6 +64,13 @@ def _key(system: DiffusionSystem, task: str, samples: int, seed: int, curated: b
 
 def _rng(task: str, seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, {"t2i": 10, "edit": 20}[task]])
+
+
+def _draw_t2i(rng: np.random.Generator) -> captions.T2ISample:
+    """A picture and its caption, the kinds as often as `T2I_SHARES` says."""
+    bounds = np.cumsum(list(T2I_SHARES.values()))
+    index = int(np.searchsorted(bounds, rng.random() * bounds[-1], side="right"))
+    return sample_t2i(rng, task=list(T2I_SHARES)[index])
 
 
 def open_pool(
@@ -113,7 +123,7 @@ def _latents(system: DiffusionSystem, scenes: list[world.Scene]) -> Tensor:
 def _t2i_chunk(system: DiffusionSystem, rng: np.random.Generator, count: int, curated: bool) -> dict[str, Tensor]:
     samples: list[captions.T2ISample] = []
     while len(samples) < count:
-        sample = sample_t2i(rng)
+        sample = _draw_t2i(rng)
         if not curated or _plain(sample.prompt.text):
             samples.append(sample)
     ids_bt = system.tokenize([sample.prompt.tagged for sample in samples])
