@@ -18,6 +18,7 @@ class VaeConfig(TrainConfig):
 
     kind: ClassVar[str] = "vae"
     runner: ClassVar[str] = "compress.stages.vae:run"
+    code_version: ClassVar[int] = 2
 
     name: str = "vae"
     batch_size: int = 16
@@ -44,10 +45,11 @@ class VaeConfig(TrainConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig(TrainConfig):
-    """A CLIPTextModel that learns to read: every field of a text's meaning is predicted from its token features."""
+    """A CLIPTextModel that learns to read: what each word stands for, and what the whole text means."""
 
     kind: ClassVar[str] = "text"
     runner: ClassVar[str] = "compress.stages.text:run"
+    code_version: ClassVar[int] = 2
 
     name: str = "text"
     ema_decay: float = 0.99  # the run is short
