@@ -28,13 +28,17 @@ def examine(folder: Path, judge: Judge | None, device: torch.device, progress: P
 
 
 def cost_of(folder: Path) -> dict[str, float]:
-    """parameters_m, macs_g of one forward, size_mb_w8_padded: of the U-Net in `folder` at its own latent size."""
+    """parameters_m, macs_g of one forward, size_mb_w8_padded: of the U-Net in `folder` at its own latent size.
+
+    The length of texts is that of the text encoder beside it; a U-Net alone is told 77 tokens, as SDXL is.
+    """
     from compress.cost import cost
 
-    unet, text = config_of(folder, "unet"), config_of(folder, "text_encoder")
+    unet = config_of(folder, "unet")
+    text = config_of(folder, "text_encoder") if (folder / "text_encoder").is_dir() else {}
     height = unet["sample_size"]
     pair = unet["_class_name"] == "DreamLiteUNetModel"  # target and source stand side by side
-    return cost(spec_of(folder), height, height * (1 + pair), text["max_position_embeddings"]).metrics()
+    return cost(spec_of(folder), height, height * (1 + pair), text.get("max_position_embeddings", 77)).metrics()
 
 
 def spec_of(folder: Path) -> StudentSpec:

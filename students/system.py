@@ -29,8 +29,8 @@ class SamplingDefaults:
     """How a checkpoint wants to be sampled. `rungs` (falling, without the final 0) replaces `steps` and `shift`."""
 
     steps: int = 28
-    guidance_text: float = 3.0
-    guidance_edit_text: float = 2.0
+    guidance_text: float = 1.5
+    guidance_edit_text: float = 1.5
     guidance_image: float = 1.0
     shift: float = 3.0
     rungs: tuple[float, ...] | None = None
@@ -92,7 +92,7 @@ class DiffusionSystem:
         system = cls(
             load_unet(folder),
             AutoencoderTiny.from_pretrained(folder / "vae", use_safetensors=True),
-            CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True),
+            CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, dtype=torch.float32),
             PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"),
             FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
             SamplingDefaults.load(folder / "sampling.json"),
@@ -102,13 +102,14 @@ class DiffusionSystem:
     def save(self, folder: Path | str) -> None:
         """Writes all parts; existing files of the same names are replaced.
 
-        The denoiser's weights are stored in bf16, as checkpoints of this family are: half the bytes, and what a later
-        stage reads is the same whether the artefact was made here or shipped.
+        The denoiser's and the text encoder's weights are stored in bf16, as checkpoints of this family are: half the
+        bytes, and what a later stage reads is the same whether the artefact was made here or shipped. The autoencoder
+        keeps fp32: an exact verifier reads what it draws.
         """
         folder = Path(folder)
         copy.deepcopy(self.unet).to(torch.bfloat16).save_pretrained(folder / "unet")
         self.vae.save_pretrained(folder / "vae")
-        self.text_encoder.save_pretrained(folder / "text_encoder")
+        copy.deepcopy(self.text_encoder).to(torch.bfloat16).save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         self.scheduler.save_pretrained(folder / "scheduler")
         (folder / "sampling.json").write_text(json.dumps(asdict(self.sampling), indent=2) + "\n")

@@ -70,7 +70,8 @@ class TeacherConfig(_FlowBase):
 class FlowConfig(_FlowBase):
     """One of the student's stages: flow matching on a mix of generation and editing, with KD from the teacher on T2I.
 
-    `edit_share` of a batch are edits. `distill_weight` is that of the output KD on generation rows.
+    `edit_share` of a batch are edits. Their noise levels lie around `edit_sigma_mean`: only near pure noise does the
+    student have to look at the source to know what stays. `distill_weight` is that of the output KD on generation rows.
     `foreground_weight` turns on the edited area's weight (UniWorld-V1's rule). `drop_source` blanks text and source
     together, for image guidance. `curated` trains on pictures of full size and plain wording only (SFT).
     """
@@ -79,12 +80,13 @@ class FlowConfig(_FlowBase):
     runner: ClassVar[str] = "compress.stages.flow:run"
 
     edit_share: float = 0.5
+    edit_sigma_mean: float = 2.5
     distill_weight: float = 1.0
     foreground_weight: bool = True
     drop_source: float = 0.05
     curated: bool = False
-    guidance_text: float = 3.0
-    guidance_edit_text: float = 2.0
+    guidance_text: float = 1.5
+    guidance_edit_text: float = 1.5
     guidance_image: float = 1.0
 
     def problems(self) -> list[Problem]:

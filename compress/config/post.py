@@ -15,10 +15,12 @@ WALKS = ("ode", "stochastic")
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig(TrainConfig):
-    """ReFL: the learned reward's gradient through the end of the sampler, held back by an anchor to the parent.
+    """ReFL: the learned reward's gradient through one step of the sampler, held back by an anchor to the parent.
 
-    Prompts and sources are drawn from pools of `pool_samples` a task; `edit_share` of a batch are edits. The sampler
-    takes `sampler_steps` steps, of which the last `gradient_steps` carry gradient. `hinge` says which samples learn
+    Prompts and sources are drawn from pools of `pool_samples` a task; `edit_share` of a batch are edits. Of a sampler
+    of `sampler_steps` steps the walk stops at a random level within `window` and goes on from there in one step, which
+    carries the gradient. The window has to lie where it is decided what is drawn: through the last steps, at levels up
+    to 0.5, nothing was learned (reports/LOG.md). `hinge` says which samples learn
     (see objectives/reward_gradient); rewards are logits of being right. `anchor_weight` multiplies the squared
     distance of velocities to the parent's. `model_*` train the reward itself. The exact verifier judges
     `judge_images` pictures a task every `judge_every` steps, before the first and after the last.
@@ -26,18 +28,19 @@ class RewardConfig(TrainConfig):
 
     kind: ClassVar[str] = "reward"
     runner: ClassVar[str] = "compress.stages.reward:run"
+    code_version: ClassVar[int] = 2
 
     name: str = "reward"
     steps: int = 200
     batch_size: int = 32
-    learning_rate: float = 2e-5
+    learning_rate: float = 5e-5
     warmup_steps: int = 10
-    ema_decay: float = 0.98
+    ema_decay: float = 0.95
     log_every: int = field(default=10, metadata={"in_key": False})
     edit_share: float = 0.5
     pool_samples: int = 65536
     sampler_steps: int = 8
-    gradient_steps: int = 2
+    window: tuple[float, float] = (0.6, 0.96)
     guided: bool = True
     hinge: str = "below"
     threshold: float = 3.0
@@ -52,13 +55,13 @@ class RewardConfig(TrainConfig):
 
     def problems(self) -> list[Problem]:
         """Also: gradient steps within the sampler's, a known hinge, shares and counts."""
-        inside = 1 <= self.gradient_steps <= self.sampler_steps
+        ordered = 0 < self.window[0] < self.window[1] <= 1
         return [
             *super().problems(),
             *self.expect(0 <= self.edit_share <= 1, "edit_share", "Use a share from 0 (T2I only) to 1 (edits only)."),
             *self.expect(self.pool_samples > 0, "pool_samples", "Give at least 1 prompt to draw from."),
             *self.expect(self.sampler_steps > 0, "sampler_steps", "Give at least 1 step."),
-            *self.expect(inside, "gradient_steps", f"Use 1 to {self.sampler_steps}, the sampler's steps."),
+            *self.expect(ordered, "window", "Give two rising noise levels in (0, 1], such as [0.6, 0.96]."),
             *self.expect(self.hinge in HINGES, "hinge", f"Use one of {', '.join(HINGES)}."),
             *self.expect(self.anchor_weight >= 0, "anchor_weight", "Use 0 (off) or a positive weight."),
             *self.expect(self.model_steps > 0, "model_steps", "Give at least 1 step to train the reward."),

@@ -13,6 +13,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -212,6 +214,14 @@ def _mix(seed: int, update: int) -> int:
     return (seed * 1_000_003 + update * 2_654_435_761) % (2**63)
 
 
+def attention_on(device: torch.device) -> AbstractContextManager[Any]:
+    """The attention that trains fastest: torch's own choice on a GPU, plain matrix products on a CPU.
+
+    On a CPU the fused kernel's backward pass over sequences this short took a quarter of a whole training step.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
 def fit(stage: TrainingStage, ctx: StageContext, label: str) -> TrainingStage:
     """Trains to `config.steps`, continuing from the work folder's checkpoint where there is one."""
     config = stage.config
@@ -236,7 +246,8 @@ def fit(stage: TrainingStage, ctx: StageContext, label: str) -> TrainingStage:
     resume = checkpoint if checkpoint.exists() else None
     stage.label = label
     try:
-        trainer.fit(stage, ckpt_path=resume, weights_only=True)
+        with attention_on(ctx.device):
+            trainer.fit(stage, ckpt_path=resume, weights_only=True)
     except SystemExit as stop:  # Lightning turns Ctrl-C into exit(1) after its hooks have run
         raise KeyboardInterrupt from stop
     stage.to(ctx.device)

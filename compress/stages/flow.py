@@ -108,7 +108,7 @@ class FlowStage(TrainingStage):
     def step(self, update: int, generator: torch.Generator) -> StepResult:
         config = self.config
         drawn = self.batches.draw(generator)
-        sigma_b = draw_logit_normal(len(drawn.x0_bchw), generator, config.sigma_mean, config.sigma_std).to(self.device)
+        sigma_b = self.draw_levels(drawn, generator).to(self.device)
         noise = torch.randn(drawn.x0_bchw.shape, generator=generator).to(self.device)
         x_bchw = add_noise(drawn.x0_bchw, noise, sigma_b)
         predicted = velocity_model(self.trained).velocity(x_bchw, sigma_b, drawn.condition).float()
@@ -129,6 +129,15 @@ class FlowStage(TrainingStage):
             assert isinstance(config, FlowConfig)
             loss = loss + config.distill_weight * kd_b.sum() / len(loss_b)
         return StepResult(loss, terms)
+
+    def draw_levels(self, drawn: Drawn, generator: torch.Generator) -> Tensor:
+        """A noise level a row, edits around a mean of their own; on the CPU."""
+        config = self.config
+        generations = len(drawn.x0_bchw) - drawn.edits
+        parts = [draw_logit_normal(generations, generator, config.sigma_mean, config.sigma_std)]
+        if isinstance(config, FlowConfig):
+            parts.insert(0, draw_logit_normal(drawn.edits, generator, config.edit_sigma_mean, config.sigma_std))
+        return torch.cat(parts)
 
     def validate_now(self, update: int) -> dict[str, float]:
         config = self.config

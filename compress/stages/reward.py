@@ -6,6 +6,7 @@ Shape suffixes: b batch, c latent channels, h and w rows and columns, 3 colours 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, cast
@@ -41,7 +42,7 @@ ANCHOR_NULL_SHARE = 0.15  # of the anchor's rows see no text, so that guidance k
 
 
 class RewardStage(TrainingStage):
-    """Pictures are sampled as at inference; the last steps carry the reward's gradient."""
+    """Pictures are sampled as at inference up to a random level, and finished from there in one step with gradient."""
 
     def __init__(
         self, config: RewardConfig, progress: Progress, system: DiffusionSystem, prompts: Prompts, reward: LearnedReward
@@ -64,7 +65,7 @@ class RewardStage(TrainingStage):
         drawn = self.prompts.draw(config.batch_size, generator)
         condition = self.prompts.condition(drawn)
         noise_bchw = torch.randn((config.batch_size, *self.system.latent_shape), generator=generator).to(self.device)
-        z_bchw = self.roll_out(noise_bchw, condition)
+        z_bchw = self.roll_out(noise_bchw, condition, generator)
         reward_b = self.reward.score(self.system.decode(z_bchw).float(), self.request(condition))
         loss_reward = refl_loss(reward_b, config.threshold, cast(Hinge, config.hinge)).mean()
         loss_anchor = self.anchor(z_bchw.detach(), condition, generator).mean()
@@ -75,17 +76,22 @@ class RewardStage(TrainingStage):
                 terms[name] = reward_b[rows_b].mean().detach()
         return StepResult(loss_reward + config.anchor_weight * loss_anchor, terms)
 
-    def roll_out(self, noise_bchw: Tensor, condition: Condition) -> Tensor:
-        """Latents from noise; gradients flow through the last `gradient_steps` of `sampler_steps` only."""
+    def roll_out(self, noise_bchw: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
+        """Latents from noise: without gradient down to a random level of the window, then x0 in one step with it.
+
+        ImageReward (arXiv 2304.05977) algorithm 1; its window is given in steps, ours in noise levels.
+        """
         config = self.config
         guidance: Guidance | None = None
         if config.guided:
             guidance = guidance_of(self.system.sampling, self.system.encode_text([""]))
+        levels = sigmas(config.sampler_steps, self.system.sampling.shift)
+        stops = stops_of(levels, config.window)
+        stop = stops[int(torch.randint(len(stops), (1,), generator=generator))]
         student = velocity_model(self.trained)
-        first = config.sampler_steps - config.gradient_steps
         x_bchw = noise_bchw
-        for index, (sigma, sigma_next) in enumerate(pairwise(sigmas(config.sampler_steps, self.system.sampling.shift))):
-            with torch.set_grad_enabled(index >= first):
+        for sigma, sigma_next in pairwise([*levels[: stop + 1], 0.0]):
+            with torch.set_grad_enabled(sigma_next == 0):
                 sigma_b = x_bchw.new_full((len(x_bchw),), sigma)
                 velocity = guided_velocity(student, x_bchw, sigma_b, condition, guidance).float()
                 x_bchw = step_to(x_bchw, velocity, sigma, sigma_next)
@@ -141,6 +147,14 @@ class RewardStage(TrainingStage):
             scores[f"judged_reward_{task}"] = float(self.reward.score(pictures_b3hw, request).mean())
         shares = [scores[task] for task in ("t2i", "edit") if task in scores]
         return {**scores, "overall": sum(shares) / len(shares)}
+
+
+def stops_of(levels: Sequence[float], window: tuple[float, float]) -> list[int]:
+    """Numbers of the levels within the window; the nearest one to its middle where none is."""
+    low, high = window
+    inside = [index for index, level in enumerate(levels[:-1]) if low <= level <= high]
+    nearest = min(range(len(levels) - 1), key=lambda index: abs(levels[index] - (low + high) / 2))
+    return inside or [nearest]
 
 
 def run(config: RewardConfig, ctx: StageContext) -> StageResult:

@@ -75,6 +75,16 @@ def test_a_pool_is_what_encoding_its_pictures_gives(tmp_path):
     assert weight[0].max() == pytest.approx(float(1 - torch.log2(area)))
 
 
+def test_edits_are_trained_nearer_to_noise_than_generations(tmp_path):
+    system = tiny_system()
+    config = replace(CONFIG, batch_size=4, sigma_mean=-1.0, sigma_std=1e-6, edit_sigma_mean=2.0)
+    stage = flow.FlowStage(config, context(tmp_path / "s").progress, system, pools(system, tmp_path))
+    drawn = stage.batches.draw(torch.Generator().manual_seed(0))
+    sigma_b = stage.draw_levels(drawn, torch.Generator().manual_seed(0))
+    expected = torch.sigmoid(torch.tensor([2.0, 2.0, -1.0, -1.0]))
+    torch.testing.assert_close(sigma_b, expected, atol=1e-5, rtol=0)
+
+
 def test_the_loss_of_a_perfect_denoiser_is_zero(tmp_path, monkeypatch):
     system = tiny_system()
     stage = flow.FlowStage(CONFIG, context(tmp_path / "s").progress, system, pools(system, tmp_path))
@@ -121,7 +131,7 @@ def train(folder: Path, parent: Path, config: FlowConfig = CONFIG) -> dict:
 def test_training_writes_a_checkpoint_that_loads(parent, tmp_path):
     weights = train(tmp_path / "a", parent)
     system = DiffusionSystem.load(tmp_path / "a" / "out")
-    assert system.edits and system.sampling == SamplingDefaults(28, 3.0, 2.0, 1.0, 3.0)
+    assert system.edits and system.sampling == SamplingDefaults(28, 1.5, 1.5, 1.0, 3.0)
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}
     x, sigma = torch.randn(1, 4, 8, 8), torch.tensor([0.5])
     assert velocity_model(system.unet).velocity(x, sigma, system.encode_text(["a"])).shape == x.shape

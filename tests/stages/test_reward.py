@@ -18,7 +18,6 @@ CONFIG = RewardConfig(
     precision="fp32",
     pool_samples=8,
     sampler_steps=3,
-    gradient_steps=1,
     model_steps=2,
     model_batch_size=4,
     model_pictures=8,
@@ -45,21 +44,31 @@ def make_stage(config, parent, tmp_path):
     return reward.RewardStage(config, ctx.progress, system, prompts, learned)
 
 
-def test_gradient_flows_through_exactly_the_last_steps(parent, tmp_path, monkeypatch):
-    for gradient_steps in (1, 2, 3):
-        stage = make_stage(replace(CONFIG, gradient_steps=gradient_steps), parent, tmp_path)
-        tracked = []
-        step_to = reward.step_to
+def test_gradient_flows_through_the_one_step_that_leaves_the_window(parent, tmp_path, monkeypatch):
+    stage = make_stage(replace(CONFIG, sampler_steps=6, window=(0.5, 0.95)), parent, tmp_path)
+    seen, step_to = [], reward.step_to
 
-        def watching(x, velocity, sigma, sigma_next, tracked=tracked, step_to=step_to):
-            tracked.append(velocity.requires_grad)
-            return step_to(x, velocity, sigma, sigma_next)
+    def watching(x, velocity, sigma, sigma_next):
+        seen.append((sigma, sigma_next, velocity.requires_grad))
+        return step_to(x, velocity, sigma, sigma_next)
 
-        monkeypatch.setattr(reward, "step_to", watching)
-        condition = stage.prompts.draw_condition(4, torch.Generator().manual_seed(0))
-        stage.roll_out(torch.randn(4, 4, 8, 8), condition)
-        monkeypatch.undo()
-        assert tracked == [False] * (3 - gradient_steps) + [True] * gradient_steps
+    monkeypatch.setattr(reward, "step_to", watching)
+    stops = set()
+    for seed in range(8):
+        seen.clear()
+        generator = torch.Generator().manual_seed(seed)
+        condition = stage.prompts.draw_condition(4, generator)
+        z_bchw = stage.roll_out(torch.randn(4, 4, 8, 8), condition, generator)
+        assert z_bchw.requires_grad and [tracked for *_, tracked in seen] == [False] * (len(seen) - 1) + [True]
+        assert seen[0][0] == 1.0 and seen[-1][1] == 0.0
+        stops.add(seen[-1][0])
+    assert len(stops) > 1 and all(0.5 <= stop <= 0.95 for stop in stops)
+
+
+def test_a_window_between_two_levels_takes_the_nearer_one():
+    assert reward.stops_of([1.0, 0.9, 0.5, 0.0], (0.85, 0.95)) == [1]
+    assert reward.stops_of([1.0, 0.9, 0.5, 0.0], (0.4, 1.0)) == [0, 1, 2]
+    assert reward.stops_of([1.0, 0.9, 0.5, 0.0], (0.55, 0.6)) == [2]
 
 
 def test_the_anchor_is_zero_at_the_parent_and_grows_away_from_it(parent, tmp_path):
@@ -130,7 +139,7 @@ def test_the_judge_stands_beside_the_reward_before_and_after(parent, tmp_path):
 
 
 def test_problems_are_all_found_with_a_remedy():
-    config = replace(CONFIG, gradient_steps=4, hinge="up", anchor_weight=-1, model_pictures=2)
+    config = replace(CONFIG, window=(0.9, 0.6), hinge="up", anchor_weight=-1, model_pictures=2)
     found = {problem.what.split(" ")[0] for problem in config.problems()}
-    assert found == {"gradient_steps", "hinge", "anchor_weight", "model_pictures"}
+    assert found == {"window", "hinge", "anchor_weight", "model_pictures"}
     assert CONFIG.problems() == []
