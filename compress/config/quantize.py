@@ -10,6 +10,7 @@ from compress.errors import Problem
 
 ARCHS = (73, 75, 79, 81)
 SOC_MODELS = (43, 57, 69, 87)
+ROUNDINGS = ("compensated", "nearest")
 EDIT_KINDS = 7  # a score needs one picture of every kind
 
 
@@ -21,7 +22,8 @@ class QuantizeConfig(StageConfig):
     calibration, to measure on. `headroom_ratio` widens every observed activation range about zero: the HTP does not
     clip where the simulation does, and 16 bits can afford it. `htp_arch` picks AIMET's configuration file.
     `score_images` prompts and as many edits are scored with the quantized network: 0 for none, None for as many as
-    the parent's card says it was scored on, which are then the same pictures.
+    the parent's card says it was scored on, which are then the same pictures. `rounding` "compensated" lets a layer's
+    later weights and its bias take up what rounding the earlier ones changed (GPTQ); "nearest" rounds each by itself.
     """
 
     kind: ClassVar[str] = "quantize"
@@ -35,6 +37,7 @@ class QuantizeConfig(StageConfig):
     htp_arch: int = 75
     batch_size: int = 16
     score_images: int | None = None
+    rounding: str = "compensated"
 
     def problems(self) -> list[Problem]:
         """Counts of trajectories, the headroom, and a known HTP generation."""
@@ -47,6 +50,7 @@ class QuantizeConfig(StageConfig):
             *self.expect(not enough or self.held_out < kept, "held_out", f"Keep fewer than {kept} for measuring."),
             *self.expect(1 <= self.headroom_ratio <= 4, "headroom_ratio", "Use 1 (none) to 4, for example 1.1."),
             *self.expect(self.htp_arch in ARCHS, "htp_arch", f"Use one of {', '.join(map(str, ARCHS))}."),
+            *self.expect(self.rounding in ROUNDINGS, "rounding", f"Use one of {', '.join(ROUNDINGS)}."),
             *self.expect(self.batch_size > 0, "batch_size", "Give at least 1 sample a batch."),
             *self.expect(self.score_images in (None, 0) or scorable, "score_images", "Use null, 0, or at least 7."),
         ]

@@ -128,19 +128,23 @@ def guard_accumulator(module: Any, input_quantizer: Any, output_quantizer: Any) 
     own modules' compute_encodings, which the direct calibration of quantizers here does not pass through.
     """
     weight_quantizer = module.param_quantizers["weight"]
-    weight = weight_quantizer.get_encodings()
+    widened = safe_scale(module, input_quantizer, output_quantizer)
+    if torch.equal(widened, weight_quantizer.get_encodings().scale):
+        return 0
+    weight_quantizer.set_range(widened * weight_quantizer.qmin, widened * weight_quantizer.qmax)
+    return 1
+
+
+def safe_scale(module: Any, input_quantizer: Any, output_quantizer: Any) -> Tensor:
+    """The least weight scale of every channel, not below the calibrated one, with which nothing overflows."""
     source, result = input_quantizer.get_encodings(), output_quantizer.get_encodings()
-    scale = weight.scale.double()
+    scale = module.param_quantizers["weight"].get_encodings().scale.double()
     bias = torch.zeros(module.weight.shape[0]) if module.bias is None else module.bias.detach()
     bias = bias.double().reshape(scale.shape)
     reach = torch.maximum(bias.abs(), (bias + result.offset.double() * result.scale.double()).abs())
     needed = reach / (ACCUMULATOR_LIMIT * source.scale.double())
     smallest = SMALLEST_REQUANTIZATION * result.scale.double() / source.scale.double() * (1 + 1e-6)
-    widened = torch.maximum(torch.maximum(scale, needed), smallest).float()
-    if torch.equal(widened, weight.scale):
-        return 0
-    weight_quantizer.set_range(widened * weight_quantizer.qmin, widened * weight_quantizer.qmax)
-    return 1
+    return torch.maximum(torch.maximum(scale, needed), smallest).float()
 
 
 def _activation_quantizer(kind: GridKind) -> Any:

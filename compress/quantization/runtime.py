@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from compress.errors import UserError
 from compress.quantization.host import HostDenoiser, IoSpec, NetworkInputs
 
 QUANTIZED = "quantized"  # folder of an artefact
+ROUNDED = "rounded.safetensors"  # in it
 RUNTIMES = ("torch", "simulation", "onnx", "htp")
 
 
@@ -93,11 +95,14 @@ def simulated_unet(unet: Any, folder: Path, arch: int = 75) -> HostDenoiser:
     from compress.quantization.aimet import Simulation
     from compress.quantization.grids import Encodings
     from compress.quantization.passes import htp_graph
+    from compress.quantization.rounding import put
     from compress.quantization.rules import load_rules
 
     spec = IoSpec.load(folder / "io_spec.json")
     simulation = Simulation(htp_graph(_on_cpu(unet), spec), load_rules(arch))
     simulation.load(Encodings.load(folder / "encodings.json"))
+    if (folder / ROUNDED).is_file():
+        put(simulation, load_file(folder / ROUNDED))
     return HostDenoiser(spec, simulation)
 
 

@@ -1,7 +1,8 @@
 """Stage `quantize`: the few-step student in W8A16, simulated by AIMET and written as a QDQ ONNX file.
 
 The artefact is the parent's, unchanged, with a folder quantized/: encodings.json (AIMET's format), model.onnx,
-io_spec.json (what the host computes, and in what shapes) and calibration.safetensors (what was calibrated on).
+rounded.safetensors (the integers chosen for the weights, where they are not the nearest ones), io_spec.json (what the
+host computes, and in what shapes) and calibration.safetensors (what was calibrated on).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from compress.artifact import CARD, load_card
 from compress.config.quantize import QuantizeConfig
@@ -25,8 +27,9 @@ from compress.quantization.host import HostDenoiser, IoSpec
 from compress.quantization.onnx_writer import write_onnx
 from compress.quantization.parity import answers, sqnr_db, trajectory_parity
 from compress.quantization.passes import htp_graph
+from compress.quantization.rounding import round_layers
 from compress.quantization.rules import load_rules
-from compress.quantization.runtime import QUANTIZED, OnnxUNet, float_unet
+from compress.quantization.runtime import QUANTIZED, ROUNDED, OnnxUNet, float_unet
 from compress.quantization.scoring import save_sample_pictures, scores
 from compress.stages.context import StageContext, StageResult
 from compress.stages.parts import copy_parts
@@ -132,13 +135,15 @@ def quantize(
     held_out: list[int],
     folder: Path,
 ) -> Forms:
-    """Rewrites, calibrates on all trajectories but `held_out`, and writes encodings.json and model.onnx."""
+    """Rewrites, calibrates and rounds on all trajectories but `held_out`, and writes the files of quantized/."""
     start = time.perf_counter()
     unet: Any = system.unet
     graph = htp_graph(unet, spec)
     simulation = Simulation(graph, load_rules(config.htp_arch))
     used = recorded.trajectories(sorted(set(recorded.trajectory_n.tolist()) - set(held_out)))
     widened = simulation.calibrate(used.inputs, config.batch_size, config.headroom_ratio)
+    if config.rounding == "compensated":
+        save_file(round_layers(simulation, used.inputs, config.batch_size), folder / ROUNDED)
     encodings = simulation.encodings()
     encodings.save(folder / "encodings.json")
     write_onnx(graph, encodings, folder / "model.onnx")

@@ -75,6 +75,7 @@ def test_quantized_deployed_and_opened(tmp_path: Path) -> None:
         "encodings.json",
         "io_spec.json",
         "model.onnx",
+        "rounded.safetensors",
     ]
 
     second = context(tmp_path / "deploy", parent=first.out)
