@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from compress.config.base import StageConfig
@@ -23,7 +23,8 @@ STEPS = (
     "size_embedding",
 )
 PAIR = "pair"  # not an operator: the finished student on (target | condition)
-CRITERIA = ("random", "magnitude", "activation", "taylor", "fisher")
+CRITERIA = ("random", "magnitude", "activation", "taylor", "fisher", "diff_pruning", "obs_diff", "eco_diff")
+LAYER_RULES = ("weights", "laptop", "bk_sdm", "koala", "tiny_fusion")
 KV_MERGES = ("mean", "svd")
 
 
@@ -32,7 +33,9 @@ class PruneConfig(StageConfig):
     """Teacher -> DreamLite student. Tuples have one entry a stage, highest resolution first.
 
     `steps` are the operators that are carried out, in order; a feature whose step is left out stays as the teacher
-    has it. `criterion` scores channels, heads and neurons; `kv_merge` says how key/value heads become `kv_heads`.
+    has it. `criterion` scores channels, heads and neurons; `layer_rule` chooses layers and transformer blocks, by
+    default "laptop", or "weights" where the criterion looks at no data; `kv_merge` says how key/value heads become
+    `kv_heads`.
     `budget_parameters_m` and `budget_macs_g` (a forward on a pair), where given, choose the widths instead of `widths`.
 
     Importance and activations are read from `calibration_samples` prompts. After the steps in `compensated` (and after
@@ -61,6 +64,7 @@ class PruneConfig(StageConfig):
     compensated: tuple[str, ...] = ("depth", "separable", PAIR)
     ridges: tuple[float, ...] = (0.01, 0.1, 1.0)
     unstructured_baseline: bool = True
+    layer_rule: str | None = field(default=None, metadata={"absent_means": None})
 
     def goal(self, teacher: StudentSpec) -> StudentSpec:
         """The student that all steps together lead to, from what the teacher's spec leaves open (text, latent)."""
@@ -95,6 +99,9 @@ class PruneConfig(StageConfig):
             *super().problems(),
             *self.expect(len(self.transformer_layers) == stages, "transformer_layers", f"Give {stages}, one a stage."),
             *self.expect(self.criterion in CRITERIA, "criterion", f"Use one of {', '.join(CRITERIA)}."),
+            *self.expect(
+                self.layer_rule in (None, *LAYER_RULES), "layer_rule", f"Use one of {', '.join(LAYER_RULES)}."
+            ),
             *self.expect(self.kv_merge in KV_MERGES, "kv_merge", f"Use one of {', '.join(KV_MERGES)}."),
             *self.expect(
                 self.ridges != () and min(self.ridges) > 0, "ridges", "Give positive shares such as 0.01 and 0.1."

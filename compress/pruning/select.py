@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -55,3 +55,29 @@ def best_subset(scores: list[float], count: int, legal: Iterable[tuple[int, ...]
     if not options:
         raise ValueError(f"no way to keep {count} of {len(scores)} layers")
     return max(options, key=lambda option: sum(scores[layer] for layer in option))
+
+
+Option = tuple[float, int]  # (cost, size)
+
+
+def cheapest_mix(slots: Sequence[Sequence[Option]], capacity: int) -> list[int]:
+    """Which option of each slot to take so that the sizes sum to at most `capacity` and the costs to the least; of
+    equal costs the smaller. The multiple-choice knapsack, solved exactly by keeping undominated partial sums.
+
+    Raises ValueError, with the smallest possible size, where nothing fits.
+    """
+    least = sum(min(size for _, size in slot) for slot in slots)
+    if least > capacity:
+        raise ValueError(f"the smallest mix has size {least}, the limit is {capacity}")
+    front: list[tuple[int, float, list[int]]] = [(0, 0.0, [])]
+    for slot in slots:
+        reached = sorted(
+            (size + more_size, cost + more_cost, [*picked, index])
+            for size, cost, picked in front
+            for index, (more_cost, more_size) in enumerate(slot)
+        )
+        front = []
+        for candidate in reached:
+            if not front or candidate[1] < front[-1][1]:
+                front.append(candidate)
+    return min((cost, size, picked) for size, cost, picked in front if size <= capacity)[2]

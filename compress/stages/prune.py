@@ -36,7 +36,8 @@ def run(config: PruneConfig, ctx: StageContext) -> StageResult:
     teacher = system.unet.eval().requires_grad_(False)
     plan = make_plan(config, teacher, system)
     samples = draw_samples(config, system)
-    bench = Bench(samples.calibration, config.criterion, torch.Generator().manual_seed(config.seed), config.kv_merge)
+    chance = torch.Generator().manual_seed(config.seed)
+    bench = Bench(samples.calibration, config.criterion, chance, config.kv_merge, config.layer_rule)
     ctx.progress.start(len(plan.steps) + 2, "steps", "pruning")
 
     def tell(row: Row, draft: Draft) -> None:
@@ -57,21 +58,27 @@ def make_plan(config: PruneConfig, teacher: Any, system: DiffusionSystem) -> Pla
         spec = StudentSpec.from_config(teacher.config, system.text_encoder.config.hidden_size)
     except ValueError as error:
         raise UserError.of(str(error), "teacher", "Use a U-Net of SDXL's or DreamLite's kind") from None
+    _, height, width = system.latent_shape
+    goal = reach(config, spec, height, width, system.text_encoder.config.max_position_embeddings)
+    return Plan(goal, config.steps, config.compensated, config.ridges)
+
+
+def reach(config: PruneConfig, spec: StudentSpec, height: int, width: int, tokens: int) -> StudentSpec:
+    """The goal, with the widths that a budget leaves (of a forward on this latent and text); UserError where a teacher
+    of `spec` cannot become it."""
     goal = config.goal(spec)
     where = f"stage {config.name!r}"
     if len(spec.widths) != len(goal.widths):
         what = f"the teacher has {len(spec.widths)} stages, widths names {len(goal.widths)}"
         raise UserError.of(what, where, "Give one width a stage of the teacher.")
     if config.budget_parameters_m is not None or config.budget_macs_g is not None:
-        _, height, width = system.latent_shape
-        tokens = system.text_encoder.config.max_position_embeddings
         budget = Budget(config.budget_parameters_m, config.budget_macs_g, None, height, width, tokens)
         goal = plan_widths(target(spec, goal, config.steps), spec, budget)
     if problems := [
         Problem(what, where, remedy) for what, remedy in unreachable(target(spec, goal, config.steps), spec)
     ]:
         raise UserError(*problems)
-    return Plan(goal, config.steps, config.compensated, config.ridges)
+    return goal
 
 
 def unreachable(goal: StudentSpec, teacher: StudentSpec) -> list[tuple[str, str]]:

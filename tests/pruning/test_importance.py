@@ -1,19 +1,16 @@
-"""Scores of single weights, sums over groups, and what is kept."""
+"""Scores of single weights, sums over groups and layers, and what is kept."""
+
+from itertools import product
 
 import pytest
 import torch
 
 from compress.pruning.groups import find_groups
-from compress.pruning.importance import CRITERIA, input_energy, layer_score, unit_scores
-from compress.pruning.select import best_subset, keep_best, slices
-from tests.pruning.nets import STUDENT, TEACHER, batches, draft
+from compress.pruning.importance import Saliency, layer_score, unit_scores
+from compress.pruning.select import best_subset, cheapest_mix, keep_best, slices
+from tests.pruning.nets import TEACHER, draft
 
 FF = "mid_block.attentions.0.transformer_blocks.0.ff"
-
-
-@pytest.fixture(scope="module")
-def net():
-    return draft().unet
 
 
 @pytest.fixture(scope="module")
@@ -21,67 +18,36 @@ def groups():
     return {group.name: group for group in find_groups(TEACHER)}
 
 
-@pytest.mark.parametrize("name", CRITERIA)
-@pytest.mark.parametrize("spec", [TEACHER, STUDENT], ids=["teacher", "student"])
-def test_a_criterion_scores_every_weight_and_leaves_the_network_as_it_was(spec, name):
-    net = draft(spec).unet
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    saliency = CRITERIA[name](net, batches(1, 2), torch.Generator().manual_seed(0))
-    assert {k: v.shape for k, v in saliency.items()} == {k: p.shape for k, p in net.named_parameters()}
-    assert all(bool((scores >= 0).all()) for scores in saliency.values())
-    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
-    assert not any(p.requires_grad for p in net.parameters())
-
-
-def test_magnitude_of_a_neuron_is_the_sum_of_its_squares(net, groups):
-    saliency = CRITERIA["magnitude"](net, [], torch.Generator())
-    scores = unit_scores(groups[FF], saliency)
-    proj, back = net.get_submodule(f"{FF}.net.0").proj.weight, net.get_submodule(f"{FF}.net.2").weight
-    inner = back.shape[1]
-    by_hand = proj[7].square().sum() + proj[inner + 7].square().sum() + back[:, 7].square().sum()
-    assert float(scores[7]) == pytest.approx(float(by_hand), rel=1e-5)
-    assert layer_score(FF, saliency) == pytest.approx(float(scores.sum()), rel=1e-5)
-
-
-def test_activation_is_the_energy_of_a_neuron_s_contribution(net):
-    question = batches(1, 2)
-    name = f"{FF}.net.2"
-    energy = input_energy(net, {name: net.get_submodule(name)}, question)[name]
-    saliency = CRITERIA["activation"](net, question, torch.Generator())[f"{name}.weight"]
-    assert torch.allclose(saliency[:, 7], net.get_submodule(name).weight[:, 7].square() * energy[7])
-
-
-def test_a_neuron_that_does_nothing_scores_least_with_every_criterion_that_looks(groups):
+def test_the_score_of_a_neuron_is_the_sum_of_its_entries(groups):
     net = draft().unet
-    net.get_submodule(f"{FF}.net.0").proj.weight[[7, 768 + 7]] = 0
-    net.get_submodule(f"{FF}.net.0").proj.bias[[7, 768 + 7]] = 0
-    net.get_submodule(f"{FF}.net.2").weight[:, 7] = 0
-    for name in ("magnitude", "activation", "taylor", "fisher"):
-        scores = unit_scores(groups[FF], CRITERIA[name](net, batches(1, 2), torch.Generator()))
-        assert int(scores.argmin()) == 7 and float(scores[7]) == 0
+    saliency = Saliency.of({name: p.square() for name, p in net.named_parameters()})
+    scores = unit_scores(groups[FF], saliency)
+    proj, back = net.get_submodule(f"{FF}.net.0").proj, net.get_submodule(f"{FF}.net.2").weight
+    inner = back.shape[1]
+    by_hand = sum(part.square().sum() for part in (proj.weight[7], proj.weight[inner + 7], back[:, 7]))
+    by_hand += proj.bias[7].square() + proj.bias[inner + 7].square()
+    assert float(scores[7]) == pytest.approx(float(by_hand), rel=1e-5)
 
 
-def test_taylor_predicts_what_removing_a_weight_costs(net):
-    """To first order: halving the step between prediction and truth as the weight shrinks less."""
-    question = batches(1, 4)
-    saliency = CRITERIA["taylor"](net, question, torch.Generator())["conv_out.weight"]
-    place = tuple(int(i) for i in torch.nonzero(saliency == saliency.max())[0])
-
-    def loss(share):
-        changed = draft().unet
-        changed.conv_out.weight[place] *= 1 - share
-        from compress.pruning.calibration import predict
-
-        return float((predict(changed, question[0]) - question[0].velocity_bchw).double().square().mean())
-
-    assert abs(loss(1e-2) - loss(0)) == pytest.approx(1e-2 * float(saliency[place]), rel=0.05)
+def test_a_layer_scores_what_lies_under_its_name():
+    saliency = Saliency.of(
+        {"a.1.weight": torch.full((2, 3), 2.0), "a.1.bias": torch.ones(2), "a.10.weight": torch.ones(9)}
+    )
+    assert layer_score("a.1", saliency) == 14
+    assert layer_score("b", saliency) == 0
 
 
-def test_random_depends_on_its_seed_alone(net):
-    def draw(seed):
-        return CRITERIA["random"](net, [], torch.Generator().manual_seed(seed))["conv_in.weight"]
+def test_scores_add_up_along_each_axis():
+    saliency = Saliency()
+    for _ in range(2):
+        saliency.add("w", torch.arange(8.0).reshape(2, 2, 2))
+    saliency.add_along("w", 1, torch.tensor([100.0, 0.0]))
+    assert saliency.along["w", 0].tolist() == [12, 44] and saliency.along["w", 1].tolist() == [120, 36]
+    assert ("w", 2) not in saliency.along
 
-    assert torch.equal(draw(1), draw(1)) and not torch.equal(draw(1), draw(2))
+
+def test_what_has_no_score_scores_nothing(groups):
+    assert unit_scores(groups[FF], Saliency()).tolist() == [0] * 4 * 192
 
 
 def test_the_best_are_kept_in_order_and_ties_go_to_the_earlier():
@@ -114,3 +80,23 @@ def test_slices_of_a_concatenation_hold_both_parts(groups):
     kept = {group.name: torch.arange(group.units)[::2] for group in groups.values()}
     places = slices(groups.values(), kept)
     assert places["up_blocks.1.resnets.1.norm1.weight", 0].tolist() == list(range(0, 128, 2))
+
+
+def test_the_cheapest_mix_is_the_best_of_all_mixes():
+    generator = torch.Generator().manual_seed(0)
+    slots = [
+        [(float(torch.rand((), generator=generator)), size * (slot + 3)) for size in range(4)] for slot in range(4)
+    ]
+    for capacity in range(0, 60, 7):
+        found = cheapest_mix(slots, capacity)
+        costs = {
+            mix: sum(slots[slot][index][0] for slot, index in enumerate(mix))
+            for mix in product(range(4), repeat=4)
+            if sum(slots[slot][index][1] for slot, index in enumerate(mix)) <= capacity
+        }
+        assert costs[tuple(found)] == pytest.approx(min(costs.values()))
+
+
+def test_a_limit_that_nothing_meets_names_the_least():
+    with pytest.raises(ValueError, match="smallest mix has size 5, the limit is 4"):
+        cheapest_mix([[(0.0, 3), (1.0, 2)], [(0.0, 3)]], 4)

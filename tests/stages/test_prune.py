@@ -7,9 +7,10 @@ import pytest
 import torch
 from diffusers import DreamLiteUNetModel, UNet2DConditionModel
 
-from compress.config.prune import CRITERIA, STEPS, PruneConfig
+from compress.config.prune import CRITERIA, LAYER_RULES, STEPS, PruneConfig
 from compress.errors import UserError
-from compress.pruning.importance import CRITERIA as SCORERS
+from compress.pruning.criteria import CRITERIA as SCORERS
+from compress.pruning.criteria import LAYER_RULES as RULES
 from compress.pruning.surgery import OPERATORS
 from compress.stages.prune import TABLE, run, unreachable
 from students.spec import StudentSpec
@@ -139,4 +140,4 @@ def test_every_mistake_in_the_configuration_is_found_without_the_teacher(change,
 
 def test_the_names_in_the_configuration_are_those_of_the_code():
     assert CONFIG.problems() == [] == PruneConfig().problems()
-    assert tuple(OPERATORS) == STEPS and tuple(SCORERS) == CRITERIA
+    assert tuple(OPERATORS) == STEPS and tuple(SCORERS) == CRITERIA and tuple(RULES) == LAYER_RULES
