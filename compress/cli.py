@@ -43,7 +43,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_generate(command)
     report = command("report", "Write report.html and report.md of a run folder again, from its cards.")
     report.add_argument("run", help="run folder, for example runs/scenes")
+    publish = "also put its cards, tables and pictures into the repository (reports/published, README.md)"
+    report.add_argument("--publish", action="store_true", help=publish)
     _add_sweep(command)
+    _add_bench(command)
     return parser
 
 
@@ -94,6 +97,17 @@ def _add_sweep(command: Command) -> None:
     sweep.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
     sweep.add_argument("--seed", type=int, default=0, help="of the sampler (default: 0)")
     sweep.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+
+
+def _add_bench(command: Command) -> None:
+    bench = command("bench", "Measure time and memory on random weights.")
+    bench.add_argument("subject", choices=("surgery",), help="surgery: prune SDXL's U-Net to DreamLite's, streamed")
+    bench.add_argument("--json", action="store_true", help="print one line of JSON")
+    bench.add_argument("--scale", choices=("full", "small"), default="full", help="size of the teacher (default: full)")
+    bench.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="its weights (default: bf16)")
+    bench.add_argument("--shards", type=int, default=1, help="files it is split into (default: 1)")
+    bench.add_argument("--criterion", choices=("magnitude", "random"), default="magnitude", help="(default: magnitude)")
+    bench.add_argument("--work", metavar="FOLDER", help="where to put 7 GB for a while (default: the system's choice)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,12 +7,14 @@ steps, so that the last student's table names the first teacher's tensors.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from students.lazy import LazyState
 
 Shapes = Mapping[str, torch.Size]
 State = dict[str, Tensor]
@@ -37,13 +39,21 @@ class Origin:
 
 @dataclass
 class Transplant:
-    """The state of a network with shapes `wanted`, built up from the state `old` of its predecessor."""
+    """The state of a network with shapes `wanted`, built up from the state `old` of its predecessor, of shapes `had`.
+
+    Tensors are put at once, or later (`defer`), when somebody asks `made` for them. Nothing of `old` need be read
+    before, and its origin is known only then.
+    """
 
     operator: str
     old: Mapping[str, Tensor]
     wanted: Shapes
-    made: State = field(default_factory=dict)
+    had: Shapes = field(default_factory=dict)
+    made: LazyState = field(default_factory=LazyState)
     origins: dict[str, tuple[tuple[str, ...], Step | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.had = self.had or {name: tensor.shape for name, tensor in self.old.items()}
 
     def put(
         self, name: str, tensor: Tensor, sources: Iterable[str], method: str, relative_error: float | None = None
@@ -56,14 +66,23 @@ class Transplant:
             raise KeyError(f"{self.operator}: the new network has no tensor {name}")
         if tensor.shape != self.wanted[name]:
             raise ValueError(f"{self.operator}: {name} is {tuple(tensor.shape)}, not {tuple(self.wanted[name])}")
-        self.made[name] = tensor.detach().clone().contiguous()
+        self.made[name] = tensor.detach().contiguous()
         self.origins[name] = (tuple(sources), Step(self.operator, method, relative_error))
 
+    def defer(self, names: Iterable[str], fill: Callable[[], None]) -> None:
+        """Leaves tensors `names` to `fill`, which has to `put` each; it may be called again, and must put the same."""
+        self.made.defer(names, fill)
+
     def rename(self, name: str, source: str) -> None:
-        """Takes an old tensor as it is under a new name."""
-        self.put(name, self.old[source], [source], "moved" if name != source else "kept")
-        if name == source:
-            self.origins[name] = ((source,), None)
+        """Takes an old tensor as it is under a new name, when it is asked for."""
+
+        def fill() -> None:
+            self.put(name, self.old[source], [source], "moved")
+            self.origins[name] = origin
+
+        origin = ((source,), None if name == source else Step(self.operator, "moved"))
+        self.origins[name] = origin
+        self.defer([name], fill)
 
     def fresh(self, name: str, tensor: Tensor, method: str) -> None:
         """Sets a tensor that has no counterpart in the old network."""
@@ -72,15 +91,19 @@ class Transplant:
     def keep_rest(self) -> None:
         """Takes over every tensor not yet set that the old network has in the same name and shape."""
         for name, shape in self.wanted.items():
-            if name not in self.made and name in self.old and self.old[name].shape == shape:
+            if name not in self.made and self.had.get(name) == shape:
                 self.rename(name, name)
 
-    def state(self) -> State:
-        """The finished state; ValueError names the tensors that were left without a source."""
+    def lazy_state(self) -> LazyState:
+        """The state, to be computed as it is read; ValueError names the tensors that were left without a source."""
         missing = sorted(set(self.wanted) - set(self.made))
         if missing:
             raise ValueError(f"{self.operator}: no source for {len(missing)} tensors, first {missing[:4]}")
         return self.made
+
+    def state(self) -> State:
+        """The finished state, in tensors of its own; ValueError as for `lazy_state`."""
+        return {name: tensor.clone() for name, tensor in self.lazy_state().items()}
 
 
 class Ledger:
@@ -90,7 +113,10 @@ class Ledger:
         self.origins = {name: Origin((name,)) for name in teacher}
 
     def record(self, transplant: Transplant) -> None:
-        """Appends one step: afterwards the table is about the network that `transplant` made."""
+        """Appends one step: afterwards the table is about the network that `transplant` made.
+
+        A tensor that was left for later and never asked for went into nothing, and has no row.
+        """
         self.origins = {name: self._trace(*made) for name, made in transplant.origins.items()}
 
     def note(self, name: str, step: Step) -> None:
@@ -99,7 +125,7 @@ class Ledger:
         self.origins[name] = Origin(origin.tensors, (*origin.steps, step))
 
     def _trace(self, sources: tuple[str, ...], step: Step | None) -> Origin:
-        before = [self.origins[source] for source in sources]
+        before = [self.origins[source] for source in sources if source in self.origins]
         tensors = tuple(dict.fromkeys(tensor for origin in before for tensor in origin.tensors))
         steps = tuple(dict.fromkeys(earlier for origin in before for earlier in origin.steps))
         return Origin(tensors, steps if step is None else (*steps, step))
@@ -118,6 +144,11 @@ class Ledger:
 def shapes(model: nn.Module) -> dict[str, torch.Size]:
     """Name and shape of every tensor in the state of a model, which may be on the meta device."""
     return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def squared_norm(tensor: Tensor) -> float:
+    """Sum of squares, in double precision over pieces that fit the processor's cache."""
+    return sum(float(torch.dot(piece, piece)) for piece in tensor.detach().flatten().float().split(1 << 17))
 
 
 def relative_error(made: Tensor, wanted: Tensor) -> float:

@@ -7,9 +7,9 @@ import torch
 from diffusers.models.normalization import RMSNorm
 from torch import nn
 
+from compress.pruning.criteria.layers import skipped
 from compress.pruning.surgery import OPERATORS
 from compress.pruning.surgery.base import Draft
-from compress.pruning.surgery.depth import skipped
 from compress.pruning.surgery.multi_query import merge_mean, merge_svd
 from compress.pruning.surgery.qk_norm import fit_scales
 from compress.pruning.surgery.self_attention import fit_layer_norm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,40 +11,78 @@ from torch import Tensor, nn
 
 from compress.cost import empty, skeleton
 from compress.pruning.calibration import Noised
-from compress.pruning.importance import CRITERIA, Saliency
+from compress.pruning.criteria import CRITERIA, Criterion, Refit, gather
+from compress.pruning.importance import Saliency
 from compress.pruning.lineage import Lineage
+from compress.pruning.stream.saliency import score_streamed
 from students.init import Transplant, shapes
 from students.spec import StudentSpec
 
 
 @dataclass
 class Draft:
-    """A student on its way: what it is, and a network of that spec in evaluation mode."""
+    """A student on its way: what it is, and a network of that spec in evaluation mode.
+
+    Where the network is larger than memory, `unet` has shapes and no weights (it is on the meta device), and `streamed`
+    computes each tensor when it is asked for.
+    """
 
     spec: StudentSpec
     unet: nn.Module
+    streamed: Mapping[str, Tensor] | None = None
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
+        """Every tensor of the network by name."""
+        return self.unet.state_dict() if self.streamed is None else self.streamed
+
+    def become(self, spec: StudentSpec, transplant: Transplant) -> Draft:
+        """The network of `spec` that a transplant from this one makes; streamed if this one is."""
+        if self.streamed is not None:
+            return Draft(spec, skeleton(spec), transplant.lazy_state())
+        unet = empty(spec)
+        unet.load_state_dict(transplant.state(), strict=True, assign=True)
+        return Draft(spec, unet.requires_grad_(False).to(next(self.unet.parameters()).device))
 
 
 @dataclass
 class Bench:
     """What operators may consult: calibration batches, the criterion, and a source of chance.
 
-    `report` collects what the operators decided, for cards and plots. Saliency is computed when first asked for and
-    again for each new draft, since weights and names have changed by then.
+    Without batches, what an operator would fit to activations it derives from the weights instead (see expected.py).
+    `layer_rule` names the rule that chooses layers; None goes by skipping them, or by their weights where the criterion
+    looks at no data. `report` collects what the operators decided, for cards and plots. Saliency is computed when first
+    asked for and again for each new draft, since weights and names have changed by then.
     """
 
     batches: list[Noised]
     criterion: str
     generator: torch.Generator
     kv_merge: str = "svd"
+    layer_rule: str | None = None
     report: dict[str, Any] = field(default_factory=dict)
     lineage: Lineage = field(default_factory=Lineage)
-    _scored: tuple[Draft, Saliency] | None = None
+    _scored: tuple[Draft, Criterion, Saliency] | None = None
 
     def saliency(self, draft: Draft) -> Saliency:
+        return self._score(draft)[2]
+
+    def refit(self, draft: Draft, parameter: str, kept: Tensor) -> Refit | None:
+        """A weight with fewer inputs that makes up for those it lost, where the criterion knows how."""
+        if draft.streamed is not None:
+            return None  # that takes data
+        return self._score(draft)[1].refit(parameter, kept)
+
+    def _score(self, draft: Draft) -> tuple[Draft, Criterion, Saliency]:
         if self._scored is None or self._scored[0] is not draft:
-            self._scored = (draft, CRITERIA[self.criterion](draft.unet, self.batches, self.generator))
-        return self._scored[1]
+            criterion = CRITERIA[self.criterion](draft.unet, self.generator)
+            if draft.streamed is None:
+                gather(draft.unet, self.batches, [criterion])
+                saliency = criterion.saliency()
+            else:
+                saliency = score_streamed(self.criterion, draft.streamed, shapes(draft.unet), self.generator)
+            self._scored = (draft, criterion, saliency)
+        return self._scored
 
 
 @dataclass(frozen=True)
@@ -64,15 +102,12 @@ class Operator:
             transplant.keep_rest()
         else:
             transplant = self.transplant(draft, spec, bench)
-        unet = empty(spec)
-        unet.load_state_dict(transplant.state(), strict=True, assign=True)
-        device = next(draft.unet.parameters()).device
-        return Draft(spec, unet.requires_grad_(False).to(device)), transplant
+        return draft.become(spec, transplant), transplant
 
 
 def begin(name: str, draft: Draft, spec: StudentSpec) -> Transplant:
     """An empty transplant from `draft` to a network of `spec`."""
-    return Transplant(name, draft.unet.state_dict(), shapes(skeleton(spec)))
+    return Transplant(name, draft.state, shapes(skeleton(spec)), shapes(draft.unet))
 
 
 def transformer_blocks(unet: nn.Module) -> dict[str, Any]:
@@ -99,7 +134,7 @@ def block_name(spec: StudentSpec, side: str, stage: int) -> str:
     return f"down_blocks.{stage}" if side == "down" else f"up_blocks.{spec.stages - 1 - stage}"
 
 
-def copy_tree(transplant: Transplant, new: str, old: str, names: Mapping[str, Tensor]) -> None:
+def copy_tree(transplant: Transplant, new: str, old: str, names: Iterable[str]) -> None:
     """Moves every tensor under the old prefix that the new network has under the new one."""
     for name in names:
         if name.startswith(f"{old}."):

@@ -1,30 +1,21 @@
 """Depth: drop whole layers (a residual block and a transformer) and transformer blocks.
 
-The score of a layer is the velocity error when it alone is skipped, as in LAPTOP-Diff (arXiv 2404.11098); the errors of
-several skipped layers nearly add up, so the subset with the largest sum is kept. The criteria that look at no data
-("magnitude", "random") score a layer by its weights instead.
+Which of them stay is a rule's decision (compress/pruning/criteria/layers.py): by default it goes by the velocity error
+when a layer alone is skipped, or by the sum of its scores where the criterion looks at no data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations
-from typing import Any
 
-import torch
-from torch import nn
-
-from compress.pruning.calibration import predictions, velocity_mse
-from compress.pruning.importance import layer_score
-from compress.pruning.lineage import Lineage
-from compress.pruning.select import best_subset
+from compress.pruning.criteria import CRITERIA, LAYER_RULES
+from compress.pruning.criteria.layers import Choice, Layers, LayerTask, subsets
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin, block_name, copy_tree, layers_of
 from students.init import Transplant
 from students.spec import NONE, StudentSpec
 
-_BY_WEIGHTS = ("magnitude", "random")
+MIDDLE = "mid_block.attentions.0"
 
 
 def _target(spec: StudentSpec, goal: StudentSpec) -> StudentSpec:
@@ -33,115 +24,89 @@ def _target(spec: StudentSpec, goal: StudentSpec) -> StudentSpec:
 
 def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
     transplant = begin("depth", draft, spec)
-    score = _scorer(draft, bench)
+    choices = [*_layer_choices(draft, spec, transplant), *_block_choices(draft, spec)]
+    chosen = _decide(choices, draft, bench)
     kept: dict[str, list[int]] = {}
-    old_names = transplant.old
-    for side in ("down", "up"):
-        for stage in range(spec.stages):
-            block = block_name(spec, side, stage)
-            for kind in ("resnets", "attentions"):
-                if kind == "attentions" and getattr(spec, f"{side}_attention")[stage] == NONE:
-                    continue
-                layers = _keep_layers(draft, spec, side, stage, kind, score, transplant)
-                kept[f"{block}.{kind}"] = list(layers)
-                bench.lineage.keep(f"{block}.{kind}", list(layers), layers_of(draft.spec, side, stage))
-                for new, old in enumerate(layers):
-                    new_name, old_name = f"{block}.{kind}.{new}", f"{block}.{kind}.{old}"
-                    if kind == "attentions":
-                        kept |= _move_blocks(
-                            transplant, new_name, old_name, draft, spec.transformer_layers[stage], score, bench.lineage
-                        )
-                    copy_tree(transplant, new_name, old_name, old_names)
-    middle = "mid_block.attentions.0"
-    kept |= _move_blocks(transplant, middle, middle, draft, spec.transformer_layers[-1], score, bench.lineage)
+    for modules, side, stage in _lists(spec):
+        have = layers_of(draft.spec, side, stage)
+        layers = chosen.get(modules, tuple(range(have)))
+        kept[modules] = list(layers)
+        bench.lineage.keep(modules, list(layers), have)
+        for new, old in enumerate(layers):
+            if modules.endswith("attentions"):
+                kept |= _move_blocks(transplant, f"{modules}.{new}", f"{modules}.{old}", draft, chosen, bench)
+            copy_tree(transplant, f"{modules}.{new}", f"{modules}.{old}", transplant.had)
+    kept |= _move_blocks(transplant, MIDDLE, MIDDLE, draft, chosen, bench)
     transplant.keep_rest()
     bench.report["depth"] = kept
     return transplant
 
 
-def _keep_layers(
-    draft: Draft,
-    spec: StudentSpec,
-    side: str,
-    stage: int,
-    kind: str,
-    score: Callable[[str], float],
-    transplant: Transplant,
-) -> tuple[int, ...]:
-    """Which layers of a block stay. The first and, going up, the last residual block have shapes of their own (they
-    meet another stage's width), so only subsets whose blocks fit the places they move to are considered."""
-    block = block_name(spec, side, stage)
-    have, want = layers_of(draft.spec, side, stage), layers_of(spec, side, stage)
-    if want >= have:
+def _decide(choices: list[Choice], draft: Draft, bench: Bench) -> dict[str, Layers]:
+    if not choices:
+        return {}
+    rule = bench.layer_rule or ("laptop" if CRITERIA[bench.criterion].looks else "weights")
+    task = LayerTask(draft.unet, bench.batches, bench.generator, lambda: bench.saliency(draft))
+    return LAYER_RULES[rule](choices, task)
+
+
+def _lists(spec: StudentSpec) -> Iterator[tuple[str, str, int]]:
+    """(module list, side, stage) of all residual blocks and transformers on the way down and up."""
+    for side in ("down", "up"):
+        for stage in range(spec.stages):
+            for kind in ("resnets", "attentions"):
+                if kind == "resnets" or getattr(spec, f"{side}_attention")[stage] != NONE:
+                    yield f"{block_name(spec, side, stage)}.{kind}", side, stage
+
+
+def _layer_choices(draft: Draft, spec: StudentSpec, transplant: Transplant) -> Iterator[Choice]:
+    """The first and, going up, the last residual block have shapes of their own (they meet another stage's width), so
+    only subsets whose blocks fit the places they move to are legal."""
+    for modules, side, stage in _lists(spec):
+        have, want = layers_of(draft.spec, side, stage), layers_of(spec, side, stage)
         if want > have:
-            raise ValueError(f"{block} has {have} layers and cannot grow to {want}")
-        return tuple(range(have))
-    name = "norm1.weight" if kind == "resnets" else "norm.weight"
-    legal = [
-        option
-        for option in combinations(range(have), want)
-        if all(
-            transplant.old[f"{block}.{kind}.{old}.{name}"].shape == transplant.wanted[f"{block}.{kind}.{new}.{name}"]
-            for new, old in enumerate(option)
+            raise ValueError(f"{modules} has {have} layers and cannot grow to {want}")
+        if want == have:
+            continue
+        name = "norm1.weight" if modules.endswith("resnets") else "norm.weight"
+        had, wanted = transplant.had, transplant.wanted
+        legal = tuple(
+            option
+            for option in subsets(have, want)
+            if all(
+                had[f"{modules}.{layer}.{name}"] == wanted[f"{modules}.{new}.{name}"]
+                for new, layer in enumerate(option)
+            )
         )
-    ]
-    return best_subset([score(f"{block}.{kind}.{layer}") for layer in range(have)], want, legal)
+        if not legal:
+            raise ValueError(f"no way to keep {want} of {have} layers of {modules}")
+        yield Choice(modules, have, legal)
+
+
+def _block_choices(draft: Draft, spec: StudentSpec) -> Iterator[Choice]:
+    stacks = [(MIDDLE, spec.stages - 1)]
+    for modules, side, stage in _lists(spec):
+        if modules.endswith("attentions"):
+            stacks += [(f"{modules}.{layer}", stage) for layer in range(layers_of(draft.spec, side, stage))]
+    for transformer, stage in stacks:
+        have, want = draft.spec.transformer_layers[stage], spec.transformer_layers[stage]
+        if want > have:
+            raise ValueError(f"{transformer} has {have} transformer blocks and cannot grow to {want}")
+        if want < have:
+            yield Choice(f"{transformer}.transformer_blocks", have, subsets(have, want))
 
 
 def _move_blocks(
-    transplant: Transplant,
-    new: str,
-    old: str,
-    draft: Draft,
-    want: int,
-    score: Callable[[str], float],
-    lineage: Lineage,
+    transplant: Transplant, new: str, old: str, draft: Draft, chosen: dict[str, Layers], bench: Bench
 ) -> dict[str, list[int]]:
     """Renumbers the transformer blocks that stay of one transformer; returns {its name: their old numbers}."""
-    blocks: Any = draft.unet.get_submodule(f"{old}.transformer_blocks")
-    have = len(blocks)
-    if want > have:
-        raise ValueError(f"{old} has {have} transformer blocks and cannot grow to {want}")
-    layers = tuple(range(have))
-    if want < have:
-        layers = best_subset([score(f"{old}.transformer_blocks.{layer}") for layer in layers], want)
-    lineage.keep(f"{new}.transformer_blocks", list(layers), have)
-    for position, layer in enumerate(layers):
-        copy_tree(
-            transplant, f"{new}.transformer_blocks.{position}", f"{old}.transformer_blocks.{layer}", transplant.old
-        )
-    return {f"{old}.transformer_blocks": list(layers)}
-
-
-def _scorer(draft: Draft, bench: Bench) -> Callable[[str], float]:
-    if bench.criterion in _BY_WEIGHTS:
-        return lambda name: layer_score(name, bench.saliency(draft))
-    batches = bench.batches[:1]
-    whole = predictions(draft.unet, batches)
-
-    def by_skipping(name: str) -> float:
-        with skipped(draft.unet.get_submodule(name)):
-            return velocity_mse(draft.unet, batches, whole)
-
-    return by_skipping
-
-
-@contextmanager
-def skipped(layer: nn.Module) -> Iterator[None]:
-    """While open, the layer passes on what it was given: its residual branch is silent."""
-
-    def hook(module: Any, args: tuple[Any, ...], output: Any) -> Any:
-        x = args[0]
-        if getattr(module, "conv_shortcut", None) is not None:
-            x = module.conv_shortcut(x)
-        return (x,) if isinstance(output, tuple) else x
-
-    with torch.no_grad():
-        handle = layer.register_forward_hook(hook)
-        try:
-            yield
-        finally:
-            handle.remove()
+    stack = f"{old}.transformer_blocks"
+    have = sum(name.startswith(f"{stack}.") and name.endswith(".norm1.weight") for name in transplant.had)
+    blocks = list(chosen.get(stack, tuple(range(have))))
+    bench.lineage.keep(f"{new}.transformer_blocks", blocks, have)
+    for position, block in enumerate(blocks):
+        copy_tree(transplant, f"{new}.transformer_blocks.{position}", f"{stack}.{block}", transplant.had)
+    return {stack: blocks}
 
 
 DEPTH = Operator("depth", "fewer layers and transformer blocks", _target, _transplant)

@@ -7,13 +7,15 @@ heads of a trained network live in bases of their own, and averages of unrelated
 Q_h^T K_h and truncating to the head's 64 dimensions gives the shared K and each head's Q_h at once, with the least
 squared change of the logits; O_h V_h likewise gives the shared V and each head's O_h. Both are weighted by the
 covariances of x and y on calibration activations. For keys y is centred: a logit shift common to all tokens is
-invisible after softmax. Singular values are shared evenly, so queries and keys have like norms.
+invisible after softmax. Singular values are shared evenly, so queries and keys have like norms. Without samples the
+covariances are taken to be the identity.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 
 from compress.pruning.calibration import Noised, predict
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin
-from students.init import Transplant, relative_error
+from students.init import Shapes, Transplant
 from students.spec import StudentSpec
 
 PARTS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -71,33 +73,41 @@ def _truncate(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
     transplant = begin("multi_query", draft, spec)
     layers = attentions(draft.unet)
-    moments = _moments(draft.unet, layers, bench.batches) if bench.kv_merge == "svd" else {}
+    by_svd = bench.kv_merge == "svd"
+    moments = _moments(draft.unet, layers, bench.batches) if by_svd and bench.batches else {}
     for name, layer in layers.items():
-        wanted = transplant.wanted[f"{name}.to_k.weight"][0]
-        if wanted != layer.to_k.weight.shape[0]:
-            _merge(transplant, name, layer, wanted * layer.heads // layer.to_q.weight.shape[0], moments.get(name))
+        wanted, had = transplant.wanted[f"{name}.to_k.weight"][0], transplant.had[f"{name}.to_k.weight"][0]
+        if wanted != had:
+            kv_heads = wanted * layer.heads // had
+            roots = moments.get(name) or (_white(transplant.had, name) if by_svd else None)
+            names = [f"{name}.{part}.weight" for part in PARTS]
+            transplant.defer(names, partial(_merge, transplant, name, layer.heads, kv_heads, roots))
     transplant.keep_rest()
     return transplant
 
 
-def _merge(transplant: Transplant, name: str, layer: Any, kv_heads: int, roots: tuple[Tensor, ...] | None) -> None:
-    q, k, v = (getattr(layer, part).weight.detach().double().unflatten(0, (layer.heads, -1)) for part in PARTS[:3])
-    out = layer.to_out[0].weight.detach().double().unflatten(1, (layer.heads, -1))
+def _white(had: Shapes, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Roots as of `_moments`, of inputs without correlations."""
+    x, y = (torch.eye(had[f"{name}.{part}.weight"][1], dtype=torch.float64) for part in ("to_q", "to_k"))
+    return x, y, y
+
+
+def _merge(transplant: Transplant, name: str, heads: int, kv_heads: int, roots: tuple[Tensor, ...] | None) -> None:
+    old = {part: transplant.old[f"{name}.{part}.weight"] for part in PARTS}
+    like = old["to_q"].dtype
+    q, k, v = (old[part].double().unflatten(0, (heads, -1)) for part in PARTS[:3])
+    out = old["to_out.0"].double().unflatten(1, (heads, -1))
     merged: list[tuple[Tensor, ...]] = []
-    for share in torch.arange(layer.heads).chunk(kv_heads):
+    for share in torch.arange(heads).chunk(kv_heads):
         parts = q[share], k[share], v[share], out[:, share]
         merged.append(merge_mean(*parts) if roots is None else merge_svd(*parts, *roots))
     new_q, new_k, new_v = (torch.cat([m[i] for m in merged]) for i in range(3))
     new_out = torch.cat([m[3] for m in merged], dim=1)
-    repeat = layer.heads // kv_heads
-    error_logits = relative_error(
-        torch.einsum("hdx,hdy->hxy", new_q, new_k.repeat_interleave(repeat, 0)), torch.einsum("hdx,hdy->hxy", q, k)
-    )
-    error_values = relative_error(
-        torch.einsum("xhd,hdy->hxy", new_out, new_v.repeat_interleave(repeat, 0)), torch.einsum("xhd,hdy->hxy", out, v)
-    )
+    repeat = heads // kv_heads
+    error_logits = product_error((new_q, new_k.repeat_interleave(repeat, 0)), (q, k))
+    by_head = new_out.permute(1, 2, 0), new_v.repeat_interleave(repeat, 0)
+    error_values = product_error(by_head, (out.permute(1, 2, 0), v))
     method = "mean of heads" if roots is None else "truncated SVD over heads"
-    like = layer.to_q.weight.dtype
     for part, tensor, error in (
         ("to_q", new_q, error_logits),
         ("to_k", new_k, error_logits),
@@ -107,6 +117,18 @@ def _merge(transplant: Transplant, name: str, layer: Any, kv_heads: int, roots: 
         transplant.put(f"{name}.{part}.weight", tensor.flatten(0, 1).to(like), source, method, error)
     sources = [f"{name}.to_v.weight", f"{name}.to_out.0.weight"]
     transplant.put(f"{name}.to_out.0.weight", new_out.flatten(1).to(like), sources, method, error_values)
+
+
+def product_error(made: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> float:
+    """Relative squared error of the matrices a_h^T b_h, given as (a_hdx, b_hdy), by d x d products alone:
+    <a^T b, A^T B> = sum((a A^T) * (b B^T)). At full size an x by y matrix for each head would take gigabytes."""
+
+    def inner(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
+        return float(((one[0] @ other[0].mT) * (one[1] @ other[1].mT)).sum())
+
+    norm = inner(wanted, wanted)
+    gap = inner(made, made) - 2 * inner(made, wanted) + norm
+    return max(gap, 0.0) / norm if norm > 0 else float(gap > 0)
 
 
 @torch.no_grad()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from compress.pruning.criteria import Refit
 from compress.pruning.groups import Group, find_groups
 from compress.pruning.importance import unit_scores
 from compress.pruning.select import cut, keep_best, slices
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin
-from students.init import Transplant, relative_error
+from students.init import Transplant, relative_error, squared_norm
 from students.spec import StudentSpec
 
 TIME_IN = "time_embedding.linear_1"
@@ -20,32 +22,55 @@ TIME_IN = "time_embedding.linear_1"
 def narrow(name: str, draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
     """Slices the draft into a network of `spec`, which may differ in widths, heads and FFN size only.
 
-    A tensor's relative error is the share of its squared norm that was cut away.
+    A tensor's relative error is the share of its squared norm that was cut away, or of its output's energy where the
+    criterion lets its remaining inputs make up for the others.
     """
     transplant = begin(name, draft, spec)
     groups = find_groups(draft.spec)
     kept = {group.name: _choose(group, transplant, draft, bench) for group in groups}
     places = slices(groups, kept)
-    for tensor_name in transplant.wanted:
-        old = transplant.old[tensor_name]
-        new = cut(old, tensor_name, places)
-        if new.shape == old.shape:
+    for tensor_name, wanted in transplant.wanted.items():
+        had = transplant.had[tensor_name]
+        shape = torch.Size(len(places.get((tensor_name, axis), range(extent))) for axis, extent in enumerate(had))
+        if shape == had:
             transplant.rename(tensor_name, tensor_name)
-            continue
-        method = "sliced " + "x".join(f"{b}/{a}" for a, b in zip(old.shape[:2], new.shape[:2], strict=True) if a != b)
-        lost = 1 - float(new.double().square().sum() / old.double().square().sum().clamp_min(1e-300))
-        if new.shape == transplant.wanted[tensor_name]:
-            transplant.put(tensor_name, new, [tensor_name], method, lost)
-    if transplant.wanted[f"{TIME_IN}.weight"][1] != transplant.old[f"{TIME_IN}.weight"].shape[1]:
+        elif shape == wanted:
+            transplant.defer([tensor_name], partial(_cut_one, transplant, tensor_name, places, draft, bench))
+    if transplant.wanted[f"{TIME_IN}.weight"][1] != transplant.had[f"{TIME_IN}.weight"][1]:
         _resample_time(transplant, places)
     for place, entries in places.items():
-        if place[1] == 0 and len(entries) < transplant.old[place[0]].shape[0]:
+        if place[1] == 0 and len(entries) < transplant.had[place[0]][0]:
             earlier = bench.lineage.channels.get(place)
             bench.lineage.channels[place] = entries if earlier is None else earlier[entries]
     bench.report.setdefault("kept", {})[name] = {
         group.name: _summary(group, kept[group.name], draft, bench) for group in groups
     }
     return transplant
+
+
+def _cut_one(
+    transplant: Transplant, name: str, places: dict[tuple[str, int], Tensor], draft: Draft, bench: Bench
+) -> None:
+    old = transplant.old[name]
+    new, refit = _fitted_cut(old, name, places, draft, bench)
+    method = "sliced " + "x".join(f"{b}/{a}" for a, b in zip(old.shape[:2], new.shape[:2], strict=True) if a != b)
+    if refit is None:
+        lost = 1 - squared_norm(new) / max(squared_norm(old), 1e-300)
+    else:
+        method, lost = f"{method}, made up for ({refit.error_sliced:.3g} without)", refit.error_refitted
+    transplant.put(name, new, [name], method, lost)
+
+
+def _fitted_cut(
+    old: Tensor, name: str, places: dict[tuple[str, int], Tensor], draft: Draft, bench: Bench
+) -> tuple[Tensor, Refit | None]:
+    """The tensor with its kept entries only, and how well it makes up for lost inputs where the criterion knows how."""
+    kept = places.get((name, 1))
+    lossy = kept is not None and len(kept) < old.shape[1]
+    refit = bench.refit(draft, name, kept) if lossy and kept is not None else None
+    if refit is None:
+        return cut(old, name, places), None
+    return cut(refit.weight, name, {place: entries for place, entries in places.items() if place[1] == 0}), refit
 
 
 def _choose(group: Group, transplant: Transplant, draft: Draft, bench: Bench) -> Tensor:

@@ -2,18 +2,21 @@
 
 The scales are fitted so that logits change least on calibration activations: with q^ and k^ the normed vectors, logits
 are sum_d w_d q^_d k^_d, linear in the products w_d of both scales. Keys are centred within a sample, since softmax does
-not see a shift common to all tokens. The normal equations need only the 64 x 64 moments of queries and of keys.
+not see a shift common to all tokens. The normal equations need only the 64 x 64 moments of queries and of keys. Without
+samples the scale is the product of the lengths that queries and keys are expected to have, the same in all dimensions.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from compress.pruning.calibration import predictions, tapped
+from compress.pruning.expected import White
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin
 from compress.pruning.surgery.multi_query import attentions
 from students.init import Transplant
@@ -24,6 +27,33 @@ EPS = 1e-5  # of diffusers' RMSNorm in attention
 
 def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
     transplant = begin("qk_norm", draft, spec)
+    if bench.batches:
+        _fit(transplant, draft, bench)
+    else:
+        _expect(transplant, draft)
+    transplant.keep_rest()
+    return transplant
+
+
+def _expect(transplant: Transplant, draft: Draft) -> None:
+    for name in attentions(draft.unet):
+        transplant.defer([f"{name}.norm_q.weight", f"{name}.norm_k.weight"], partial(_expect_one, transplant, name))
+
+
+def _expect_one(transplant: Transplant, name: str) -> None:
+    """q . k = rms(q) rms(k) q^ . k^, with the root mean squares of white inputs."""
+    block, _, kind = name.rpartition(".")
+    hidden = White(transplant.old, f"{block}.norm{kind.removeprefix('attn')}")
+    weights = {part: transplant.old[f"{name}.{part}.weight"] for part in ("to_q", "to_k")}
+    tokens = hidden if kind == "attn1" else White(transplant.old, None)
+    square = hidden.mean_square(weights["to_q"].double()) * tokens.mean_square(weights["to_k"].double())
+    sources = [f"{name}.to_q.weight", f"{name}.to_k.weight"]
+    for part in ("norm_q", "norm_k"):
+        scale_d = torch.full(transplant.wanted[f"{name}.{part}.weight"], square**0.25, dtype=weights["to_q"].dtype)
+        transplant.put(f"{name}.{part}.weight", scale_d, sources, "scale of logits under white inputs")
+
+
+def _fit(transplant: Transplant, draft: Draft, bench: Bench) -> None:
     layers = attentions(draft.unet)
     queries = {name: layer.to_q for name, layer in layers.items()}
     keys = {name: layer.to_k for name, layer in layers.items()}
@@ -38,8 +68,6 @@ def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
         method = "scale fitted to the logits"
         transplant.put(f"{name}.norm_q.weight", (root * scale_d.sign()).to(like), sources, method, error)
         transplant.put(f"{name}.norm_k.weight", root.to(like), sources, method, error)
-    transplant.keep_rest()
-    return transplant
 
 
 def _heads(x_btc: Tensor, layer: Any) -> Tensor:

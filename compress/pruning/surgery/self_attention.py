@@ -3,17 +3,21 @@
 DreamLite's block without self-attention does not skip it: the hidden state is *replaced* by LayerNorm 1's output (facts
 1.2; `BasicTransformerBlockDreamLite.forward`). So LayerNorm 1, which used to prepare attention's input, now has to
 stand for `h + attention(norm1(h))` itself. Its scale and shift are the least-squares fit of that target, channel by
-channel, on calibration activations; the shift thereby also takes over what attention adds on average.
+channel, on calibration activations; the shift thereby also takes over what attention adds on average. Without samples
+it stands for `h` alone, by the spread and mean that h is expected to have.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from compress.pruning.calibration import predictions, tapped
+from compress.pruning.expected import expected_layer_norm
 from compress.pruning.least_squares import affine_fit
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin, stage_of, transformer_blocks
 from students.init import Transplant
@@ -34,6 +38,26 @@ def _target(spec: StudentSpec, goal: StudentSpec) -> StudentSpec:
 def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
     transplant = begin("self_attention", draft, spec)
     losing = {name: block for name, block in transformer_blocks(draft.unet).items() if _loses(name, draft.spec, spec)}
+    if bench.batches:
+        _fit(transplant, draft, losing, bench)
+    else:
+        _expect(transplant, losing)
+    transplant.keep_rest()
+    return transplant
+
+
+def _expect(transplant: Transplant, losing: Iterable[str]) -> None:
+    for name in losing:
+        transformer = name.partition(".transformer_blocks.")[0]
+        scale, shift = expected_layer_norm(transplant.old, transformer)
+        sources = [f"{transformer}.{part}" for part in ("norm.weight", "norm.bias", "proj_in.weight", "proj_in.bias")]
+        method = "LayerNorm set to the spread of h under white inputs"
+        for part, value in (("weight", scale), ("bias", shift)):
+            old = transplant.old[f"{name}.norm1.{part}"]
+            transplant.put(f"{name}.norm1.{part}", torch.full_like(old, value), sources, method)
+
+
+def _fit(transplant: Transplant, draft: Draft, losing: dict[str, Any], bench: Bench) -> None:
     norms = {name: block.norm1 for name, block in losing.items()}
     after = {name: block.norm2 for name, block in losing.items()}
     with tapped(norms) as before_seen, tapped(after) as after_seen:
@@ -46,8 +70,6 @@ def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
         method = "LayerNorm fitted to h + self-attention"
         transplant.put(f"{name}.norm1.weight", scale_c, sources, method, error)
         transplant.put(f"{name}.norm1.bias", shift_c, sources, method, error)
-    transplant.keep_rest()
-    return transplant
 
 
 def _loses(name: str, old: StudentSpec, new: StudentSpec) -> bool:

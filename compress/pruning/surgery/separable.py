@@ -16,16 +16,21 @@ least squares on the pointwise weights then ends 20 % higher (measured on a scen
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin
-from students.init import Transplant, relative_error
+from students.init import Transplant
 from students.spec import StudentSpec
 
 SILU_ONE = 1.2784645427610738  # SiLU(1.27846...) = 1
+# What the two halves of a block make together.
+FIRST = ("conv1.depthwise.weight", "conv1.pointwise.weight", "time_emb_proj.weight", "time_emb_proj.bias")
+SECOND = ("norm2.weight", "norm2.bias", "conv2.depthwise.weight", "conv2.pointwise.weight")
 
 
 def split_dense(weight_oi33: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -36,13 +41,16 @@ def split_dense(weight_oi33: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor,
     """
     outputs, inputs = weight_oi33.shape[:2]
     per_input_io9 = weight_oi33.double().permute(1, 0, 2, 3).reshape(inputs, outputs, 9)
-    left, values_ik, right = torch.linalg.svd(per_input_io9, full_matrices=False)
-    rank_kept = min(rank, values_ik.shape[1])
-    root_ik = values_ik[:, :rank_kept].sqrt()
-    pointwise_roi = (left[:, :, :rank_kept] * root_ik[:, None]).permute(2, 1, 0)
-    depthwise_ri33 = (right[:, :rank_kept] * root_ik[:, :, None]).permute(1, 0, 2).reshape(rank_kept, inputs, 3, 3)
-    made = torch.einsum("roi,rikl->oikl", pointwise_roi, depthwise_ri33)
-    return pointwise_roi, depthwise_ri33, values_ik[:, :rank_kept].square().T, relative_error(made, weight_oi33)
+    # The right singular vectors are the eigenvectors of the 9 x 9 Gram matrix: at full size 50 times as fast as an SVD.
+    energy_i9, vectors_i99 = torch.linalg.eigh(per_input_io9.mT @ per_input_io9)
+    energy_i9 = energy_i9.clamp_min(0).flip(1)
+    right_i9r, energy_ir = vectors_i99.flip(2)[:, :, :rank], energy_i9[:, :rank]
+    root_ir = energy_ir.sqrt().sqrt()  # of the singular values
+    safe_ir = root_ir.clamp_min(1e-9 * root_ir.max().clamp_min(1e-30))
+    pointwise_roi = ((per_input_io9 @ right_i9r) / safe_ir[:, None]).permute(2, 1, 0)
+    depthwise_ri33 = (right_i9r * root_ir[:, None]).permute(2, 0, 1).reshape(-1, inputs, 3, 3)
+    error = float(energy_i9[:, rank:].sum() / energy_i9.sum().clamp_min(1e-300))
+    return pointwise_roi, depthwise_ri33, energy_ir.T, error
 
 
 def doubled(channels: int, norm_groups: int) -> tuple[Tensor, Tensor]:
@@ -55,15 +63,17 @@ def doubled(channels: int, norm_groups: int) -> tuple[Tensor, Tensor]:
 
 def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
     transplant = begin("separable", draft, spec)
-    for name in transplant.old:
+    for name, shape in transplant.had.items():
         if name.endswith(".conv1.weight"):
             block = _Block(transplant, name.removesuffix(".conv1.weight"))
-            inner = len(transplant.old[name])
+            inner = shape[0]
             first, second = doubled(inner, spec.norm_groups)
             copy_of = torch.empty(2 * inner, dtype=torch.long)
             copy_of[first], copy_of[second] = torch.arange(inner), torch.arange(inner)
-            _split_first(block, copy_of)
-            _split_second(block, first, second, copy_of, f"{block.name}.conv_shortcut.bias" in transplant.old)
+            has_shortcut = f"{block.name}.conv_shortcut.bias" in transplant.had
+            shortcut = ("conv_shortcut.bias",) if has_shortcut else ()
+            block.defer(FIRST, partial(_split_first, block, copy_of))
+            block.defer((*SECOND, *shortcut), partial(_split_second, block, first, second, copy_of, has_shortcut))
     transplant.keep_rest()
     return transplant
 
@@ -77,15 +87,19 @@ class _Block:
     def old(self, tensor: str) -> Tensor:
         return self.transplant.old[f"{self.name}.{tensor}"]
 
+    def defer(self, tensors: Iterable[str], fill: Callable[[], None]) -> None:
+        self.transplant.defer([f"{self.name}.{tensor}" for tensor in tensors], fill)
+
     def put(self, tensor: str, value: Tensor, sources: list[str], method: str, error: float) -> None:
-        made = value.to(self.old("conv1.weight").dtype)
-        self.transplant.put(f"{self.name}.{tensor}", made, [f"{self.name}.{s}" for s in sources], method, error)
+        self.transplant.put(f"{self.name}.{tensor}", value, [f"{self.name}.{s}" for s in sources], method, error)
 
 
 def _split_first(block: _Block, copy_of: Tensor) -> None:
     """The first convolution, rank 1, every output twice; its bias moves to the time projection."""
-    pointwise, depthwise, _, error = split_dense(block.old("conv1.weight"), 1)
-    block.put("conv1.depthwise.weight", depthwise[0][:, None], ["conv1.weight"], "SVD, rank 1", error)
+    weight = block.old("conv1.weight")
+    split, depthwise, _, error = split_dense(weight, 1)
+    pointwise = split.to(weight)
+    block.put("conv1.depthwise.weight", depthwise[0][:, None].to(weight), ["conv1.weight"], "SVD, rank 1", error)
     twice = pointwise[0][copy_of][..., None, None]
     block.put("conv1.pointwise.weight", twice, ["conv1.weight"], "SVD, rank 1, two copies", error)
     time, bias = block.old("time_emb_proj.weight"), block.old("time_emb_proj.bias") + block.old("conv1.bias")

@@ -3,6 +3,7 @@
 The first linear layer keeps the columns that read the sizes; what the dropped inputs contributed on average over the
 calibration batches goes into its bias. SDXL describes a picture by six numbers (original height and width, crop top and
 left, target height and width); here the original is the target and nothing is cropped, so columns of equal numbers add.
+Without samples the pooled text is taken to be zero on average.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def _target(spec: StudentSpec, goal: StudentSpec) -> StudentSpec:
 def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
     transplant = begin("size_embedding", draft, spec)
     weight_oi = transplant.old[f"{LAYER}.weight"]
-    pooled_bd = torch.cat([_pooled(batch.condition.pooled_bd) for batch in bench.batches]).to(weight_oi)
+    if bench.batches:
+        pooled_bd = torch.cat([_pooled(batch.condition.pooled_bd) for batch in bench.batches]).to(weight_oi)
+    else:
+        pooled_bd = weight_oi.new_zeros(1, draft.spec.pooled_dim or 0)
     new_oi, shift_o, lost = size_columns(weight_oi, pooled_bd, draft.spec)
     transplant.put(f"{LAYER}.weight", new_oi, [f"{LAYER}.weight"], "size columns kept", lost)
     bias = transplant.old[f"{LAYER}.bias"] + shift_o

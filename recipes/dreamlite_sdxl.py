@@ -1,0 +1,34 @@
+"""SDXL's U-Net (2.57 B) to DreamLite's (389,968,388 parameters), by its weights alone, tensor by tensor.
+
+Command
+    pocketdiff run dreamlite_sdxl --until prune --teacher.path DIR
+    DIR is a diffusers folder that holds unet/ (safetensors, whole or sharded, fp16, bf16 or fp32), or a Hub id.
+
+Hardware
+    2 CPU cores, 4 GB of memory, 0.8 GB of disk beside the teacher's file.
+
+Time
+    70 s on a processor with 2 cores, one thread computing, where reading the file takes 0.3 s; peak memory 2.9 GB
+    (`pocketdiff bench surgery --json`). Asked for are 2.5 times reading plus 60 s, and 4 GB.
+
+Expected
+    unet/ with exactly 389,968,388 parameters, which stock `diffusers.DreamLiteUNetModel` loads, and provenance.json. It
+    has to be trained before it draws: nothing was fitted to samples.
+"""
+
+from __future__ import annotations
+
+from compress.config.stream import StreamConfig
+from compress.recipe import ForeignTeacher, Recipe
+
+TEACHER = ForeignTeacher(path="stabilityai/stable-diffusion-xl-base-1.0")
+
+
+def recipe() -> Recipe:
+    """One stage so far: training at full size needs data that the repository does not hold."""
+    return Recipe(
+        name="dreamlite_sdxl",
+        description="SDXL's U-Net to DreamLite's at full size, streamed.",
+        teacher=TEACHER,
+        stages=(StreamConfig(),),
+    )
