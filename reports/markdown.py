@@ -11,7 +11,7 @@ from reports.record import HEADLINES, Record
 
 def render_markdown(run: Run) -> str:
     """The whole report as text, ending in a newline."""
-    parts = [f"# {run.name}", run.description, findings.summary(run), "## Flow", _flow(run)]
+    parts = [f"# {run.name}", run.description, findings.summary(run), "## Flow", flow_table(run)]
     parts += _tasks(run) + _pruning(run) + _device(run)
     parts += ["## Provenance", _provenance(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -23,7 +23,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _flow(run: Run) -> str:
+def flow_table(run: Run) -> str:
+    """One line a stage: size, compute, scores with intervals, time."""
     header = ["stage", "made", "parameters, M", "MACs, G", "size, MB", *HEADLINES, "steps", "wall time"]
     return table(header, [_flow_row(slot) for slot in run.slots])
 
@@ -75,6 +76,12 @@ def _cell(value: object) -> str:
 
 
 def _device(run: Run) -> list[str]:
+    figures = device_table(run)
+    return ["## Quantization and the device", figures] if figures else []
+
+
+def device_table(run: Run) -> str:
+    """Agreement of float, simulation and emulator, and what was compiled; empty where nothing was quantized."""
     rows = [[words.heading(name), f"{value:.1f} dB"] for name, value in findings.sqnr(run).items()]
     for record, facts in findings.device_facts(run):
         rows += [[f"{record.label}: {name}", value] for name, value in facts]
@@ -83,7 +90,7 @@ def _device(run: Run) -> list[str]:
         for row in findings.parity(run)
         if row.lost is not None
     ]
-    return ["## Quantization and the device", table(["measure", "value"], rows)] if rows else []
+    return table(["measure", "value"], rows) if rows else ""
 
 
 def _provenance(run: Run) -> str:

@@ -14,6 +14,8 @@ def main(options: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise UserError.of("there is no such folder", str(folder), "Name a run folder, for example runs/scenes.")
     write(folder)
+    if options.publish:
+        publish(folder)
     return 0
 
 
@@ -27,3 +29,16 @@ def write(folder: Path) -> None:
     except ReportError as error:
         raise UserError.of("the report cannot be written", str(folder), str(error)) from error
     print(f"Report: {page}")
+
+
+def publish(folder: Path) -> None:
+    """Puts the run's cards, report and pictures under reports/published, and its tables into the README."""
+    from compress.provenance import REPOSITORY
+    from reports.publish import publish as publish_run
+    from reports.record import ReportError
+
+    try:
+        target = publish_run(folder, REPOSITORY)
+    except (ReportError, OSError) as error:
+        raise UserError.of("the run cannot be published", str(folder), str(error)) from error
+    print(f"Published: {target}")
