@@ -18,7 +18,7 @@ from compress.artifact import CARD, Card, load_card, verify
 from compress.config.base import StageConfig
 from compress.errors import Problem, UserError
 from compress.provenance import REPOSITORY
-from compress.recipe import Recipe, stage_key
+from compress.recipe import ForeignTeacher, Recipe, stage_key
 from compress.runfolder import Redo, RunFolder
 
 SHIPPED = (REPOSITORY / "teachers" / "weights", REPOSITORY / "students" / "weights")
@@ -128,6 +128,10 @@ def find_teacher(recipe: Recipe) -> tuple[Path | None, Card | None]:
     """The folder and verified card of the recipe's teacher; UserError if it is not there."""
     if recipe.teacher is None:
         return None, None
+    if isinstance(recipe.teacher, ForeignTeacher):
+        from compress.pruning.stream.teacher import open_teacher
+
+        return open_teacher(recipe.teacher.path)
     given = Path(recipe.teacher.folder)
     places = [given] if given.is_absolute() else [given, REPOSITORY / given]
     folder = next((place for place in places if (place / CARD).exists()), None)

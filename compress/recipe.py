@@ -31,6 +31,14 @@ class TeacherRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForeignTeacher:
+    """A teacher that others trained: a folder in diffusers' layout, or the id of one on the Hugging Face Hub. It has no
+    card, and is known by the bytes of its U-Net."""
+
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Judge:
     """Who scores the checkpoints that stages make, and on how many pictures of a kind; not part of any key.
 
@@ -51,7 +59,7 @@ class Recipe:
 
     name: str  # also the run folder: runs/<name>
     description: str
-    teacher: TeacherRef | None
+    teacher: TeacherRef | ForeignTeacher | None
     stages: tuple[StageConfig, ...]
     live: tuple[str, ...] = ()
     judge: Judge | None = None

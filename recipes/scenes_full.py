@@ -17,6 +17,8 @@ Expected
 
 from __future__ import annotations
 
+from typing import Any
+
 from compress.config.base import StageConfig
 from compress.config.flow import FlowConfig
 from compress.config.post import DistillConfig, RewardConfig
@@ -26,9 +28,11 @@ from compress.recipe import Judge, Recipe, TeacherRef
 
 TEACHER = TeacherRef(folder="teachers/weights/scenes")
 WIDTHS = (64, 128, 192)
-BATCH = 256
-T2I_STEPS, EDIT_STEPS, JOINT_STEPS, SFT_STEPS = 4_000, 6_000, 8_000, 400
-REWARD_STEPS, DISTILL_STEPS = 200, 1_500
+BATCH = 64
+T2I_STEPS, EDIT_STEPS, JOINT_STEPS, SFT_STEPS = 2_500, 3_000, 6_500, 300
+REWARD_STEPS, DISTILL_STEPS = 150, 1_200
+LEVELS: dict[str, Any] = {"sigma_mean": 1.2, "sigma_std": 1.2, "sampling_steps": 16}
+RUNGS = (1.0, 0.92, 0.79, 0.55)
 PICTURES = 1_000  # of a kind, for the scores on the cards
 
 
@@ -36,16 +40,21 @@ def training() -> tuple[StageConfig, ...]:
     """Teacher to unified many-step student: prune, then one module on four task mixes."""
     return (
         PruneConfig(widths=WIDTHS),
-        FlowConfig(name="t2i", steps=T2I_STEPS, batch_size=BATCH, edit_share=0.0, drop_source=0.0),
-        FlowConfig(name="edit", steps=EDIT_STEPS, batch_size=BATCH, edit_share=1.0, distill_weight=0.0),
-        FlowConfig(name="joint", steps=JOINT_STEPS, batch_size=BATCH, edit_share=0.5),
-        FlowConfig(name="sft", steps=SFT_STEPS, batch_size=BATCH, edit_share=0.5, curated=True, learning_rate=5e-5),
+        FlowConfig(name="t2i", steps=T2I_STEPS, batch_size=BATCH, **LEVELS, edit_share=0.0, drop_source=0.0),
+        FlowConfig(name="edit", steps=EDIT_STEPS, batch_size=BATCH, **LEVELS, edit_share=1.0, distill_weight=0.0),
+        FlowConfig(name="joint", steps=JOINT_STEPS, batch_size=BATCH, **LEVELS, edit_share=0.5),
+        FlowConfig(
+            name="sft", steps=SFT_STEPS, batch_size=BATCH, **LEVELS, edit_share=0.5, curated=True, learning_rate=5e-5
+        ),
     )
 
 
 def post_training() -> tuple[StageConfig, ...]:
     """Many-step student to a better one, then to 4 steps."""
-    return (RewardConfig(steps=REWARD_STEPS), DistillConfig(steps=DISTILL_STEPS))
+    return (
+        RewardConfig(steps=REWARD_STEPS),
+        DistillConfig(steps=DISTILL_STEPS, rungs=RUNGS, walk="ode", regression_weight=1.0),
+    )
 
 
 def device() -> tuple[StageConfig, ...]:

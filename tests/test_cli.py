@@ -29,7 +29,8 @@ FLAGS = {
     "doctor": [],
     "eval": ["--device", "--json", "--n", "--runtime", "--seed", "--suite", "checkpoint"],
     "generate": ["--device", "--image", "--output", "--runtime", "--seed", "-n", "-o", "checkpoint", "prompt"],
-    "report": ["run"],
+    "report": ["--publish", "run"],
+    "bench": ["--criterion", "--dtype", "--json", "--scale", "--shards", "--work", "subject"],
     "sweep": ["--device", "--runs", "--seed", "--storage", "--trials", "sweep"],
 }
 
