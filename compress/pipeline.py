@@ -104,7 +104,7 @@ def compute(
             result = call(step, ctx)
             forget_paths(out)
             judge_start_s = time.monotonic()
-            judge = None if SCORE in result.metrics else plan.recipe.judge
+            judge = plan.recipe.judge.of(step.stage.name) if plan.recipe.judge and SCORE not in result.metrics else None
             result.metrics = examine(out, judge, device, progress) | result.metrics
             result.extra["judging_s"] = round(time.monotonic() - judge_start_s, 2)
             card.wall_s, card.peak_rss_gb = round(meter.wall_s, 2), round(meter.peak_rss_gb, 3)

@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,11 +42,28 @@ class ForeignTeacher:
 class Judge:
     """Who scores the checkpoints that stages make, and on how many pictures of a kind; not part of any key.
 
-    `runner` is "module:function", called as function(folder, images, device, progress) -> metrics.
+    `runner` is "module:function", called as function(folder, images, device, progress) -> metrics. `images_of` gives
+    stages another number of pictures, by name: few where a stage is only passed through.
     """
 
     runner: str = "compress.evaluation.measure:measure"
     images: int = 1000
+    images_of: dict[str, int] = field(default_factory=dict)
+
+    def of(self, stage: str) -> Judge:
+        """The judge of the stage called `stage`."""
+        return replace(self, images=self.images_of.get(stage, self.images))
+
+    def problems(self, recipe: str, stages: list[str]) -> list[Problem]:
+        """Negative numbers, and stages that `recipe` does not have."""
+        where, found = f"recipe {recipe!r}", []
+        for name, images in {"images": self.images, **self.images_of}.items():
+            if images < 0:
+                found.append(Problem(f"judge: {name} is {images}", where, "Give 0 or more pictures."))
+        for name in self.images_of:
+            if name not in stages:
+                found.append(Problem(f"judge.images_of names {name!r}", where, _did_you_mean(name, stages)))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +92,8 @@ class Recipe:
         for name in self.live:
             if name not in names:
                 found.append(Problem(f"live names {name!r}", f"recipe {self.name!r}", _did_you_mean(name, names)))
-        if self.judge is not None and self.judge.images < 0:
-            found.append(Problem(f"judge.images is {self.judge.images}", f"recipe {self.name!r}", "Give 0 or more."))
+        if self.judge is not None:
+            found += self.judge.problems(self.name, names)
         return found + [problem for stage in self.stages for problem in stage.problems()]
 
     def check(self) -> None:

@@ -31,21 +31,27 @@ WIDTHS = (64, 128, 192)
 BATCH = 64
 T2I_STEPS, EDIT_STEPS, JOINT_STEPS, SFT_STEPS = 2_500, 3_000, 6_500, 300
 REWARD_STEPS, DISTILL_STEPS = 150, 1_200
-LEVELS: dict[str, Any] = {"sigma_mean": 1.2, "sigma_std": 1.2, "sampling_steps": 16}
+FLOW: dict[str, Any] = {
+    "batch_size": BATCH,
+    "sigma_mean": 1.2,
+    "sigma_std": 1.2,
+    "sampling_steps": 16,
+    "validate_every": 1500,
+    "validate_images": 66,
+}
 RUNGS = (1.0, 0.92, 0.79, 0.55)
 PICTURES = 1_000  # of a kind, for the scores on the cards
+FEWER = {"prune": 66, "t2i": 198, "edit": 198, "sft": 198}  # where a stage is only passed through
 
 
 def training() -> tuple[StageConfig, ...]:
     """Teacher to unified many-step student: prune, then one module on four task mixes."""
     return (
         PruneConfig(widths=WIDTHS),
-        FlowConfig(name="t2i", steps=T2I_STEPS, batch_size=BATCH, **LEVELS, edit_share=0.0, drop_source=0.0),
-        FlowConfig(name="edit", steps=EDIT_STEPS, batch_size=BATCH, **LEVELS, edit_share=1.0, distill_weight=0.0),
-        FlowConfig(name="joint", steps=JOINT_STEPS, batch_size=BATCH, **LEVELS, edit_share=0.5),
-        FlowConfig(
-            name="sft", steps=SFT_STEPS, batch_size=BATCH, **LEVELS, edit_share=0.5, curated=True, learning_rate=5e-5
-        ),
+        FlowConfig(name="t2i", steps=T2I_STEPS, **FLOW, edit_share=0.0, drop_source=0.0),
+        FlowConfig(name="edit", steps=EDIT_STEPS, **FLOW, edit_share=1.0, distill_weight=0.0),
+        FlowConfig(name="joint", steps=JOINT_STEPS, **FLOW, edit_share=0.5),
+        FlowConfig(name="sft", steps=SFT_STEPS, **FLOW, edit_share=0.5, curated=True, learning_rate=5e-5),
     )
 
 
@@ -69,5 +75,5 @@ def recipe() -> Recipe:
         description="Teacher to HTP binary on the embedded world, at full length.",
         teacher=TEACHER,
         stages=(*training(), *post_training(), *device()),
-        judge=Judge(images=PICTURES),
+        judge=Judge(images=PICTURES, images_of=FEWER),
     )

@@ -92,5 +92,14 @@ def test_the_judge_is_a_field_of_the_recipe_but_not_of_any_key() -> None:
     changed = apply_overrides(recipe, ["--judge.images", "20"])
     assert changed.judge == Judge(images=20)
     assert stage_key(changed.stages[0], ()) == stage_key(recipe.stages[0], ())
-    with pytest.raises(UserError, match=r"judge.images is -1"):
+    with pytest.raises(UserError, match=r"judge: images is -1"):
         apply_overrides(recipe, ["--judge.images", "-1"]).check()
+
+
+def test_a_stage_may_be_judged_on_another_number_of_pictures() -> None:
+    judge = Judge(images=20, images_of={"a": 3})
+    assert [judge.of(name).images for name in ("a", "b")] == [3, 20]
+    misnamed = dataclasses.replace(toy_recipe("a"), judge=Judge(images_of={"b": -3}))
+    with pytest.raises(UserError, match=r"judge: b is -3.*\n.*judge.images_of names 'b'") as found:
+        misnamed.check()
+    assert len(found.value.problems) == 2
