@@ -25,13 +25,17 @@ from compress.config.flow import FlowConfig
 from compress.recipe import Recipe
 from recipes import scenes_full
 
-BATCH = 8 * scenes_full.BATCH
+BATCH = 16 * scenes_full.BATCH
 POOL_SAMPLES = 524_288
 
 
 def lengthened(stage: StageConfig) -> StageConfig:
     """A flow-matching stage with larger batches from a larger pool; any other stage as it is."""
-    return replace(stage, batch_size=BATCH, pool_samples=POOL_SAMPLES) if isinstance(stage, FlowConfig) else stage
+    return (
+        replace(stage, batch_size=BATCH, precision="bf16", pool_samples=POOL_SAMPLES)
+        if isinstance(stage, FlowConfig)
+        else stage
+    )
 
 
 def recipe() -> Recipe:
