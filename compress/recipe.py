@@ -140,11 +140,11 @@ def stage_key(config: StageConfig, parents: Iterable[str]) -> str:
     """
     resolved = resolved_config(config)
     del resolved["runner"]  # where the code lies may change; what it computes is `kind` and `code_version`
-    for field in dataclasses.fields(config):
-        absent = field.metadata.get("absent_means", dataclasses.MISSING)
-        silent = absent is not dataclasses.MISSING and getattr(config, field.name) == absent
-        if silent or not field.metadata.get("in_key", True):
-            del resolved[field.name]
+    for entry in dataclasses.fields(config):
+        absent = entry.metadata.get("absent_means", dataclasses.MISSING)
+        silent = absent is not dataclasses.MISSING and getattr(config, entry.name) == absent
+        if silent or not entry.metadata.get("in_key", True):
+            del resolved[entry.name]
     return hash_of({"config": _whole(resolved), "parents": list(parents)})
 
 

@@ -37,6 +37,7 @@ FLOW: dict[str, Any] = {
     "sigma_mean": 1.2,
     "sigma_std": 1.2,
     "sampling_steps": 16,
+    "data_weight": 0.1,
     "validate_every": 1500,
     "validate_images": 66,
 }

@@ -71,7 +71,8 @@ class FlowConfig(_FlowBase):
     """One of the student's stages: flow matching on a mix of generation and editing, with KD from the teacher on T2I.
 
     `edit_share` of a batch are edits. Their noise levels lie around `edit_sigma_mean`: only near pure noise does the
-    student have to look at the source to know what stays. `distill_weight` is that of the output KD on generation rows.
+    student have to look at the source to know what stays. `distill_weight` is that of the output KD on generation rows,
+    `data_weight` that of the data beside it there: the teacher's velocity is the mean of what the data scatters around.
     `foreground_weight` turns on the edited area's weight (UniWorld-V1's rule). `drop_source` blanks text and source
     together, for image guidance. `curated` trains on pictures of full size and plain wording only (SFT).
     """
@@ -82,6 +83,7 @@ class FlowConfig(_FlowBase):
     edit_share: float = 0.5
     edit_sigma_mean: float = 2.5
     distill_weight: float = 1.0
+    data_weight: float = field(default=1.0, metadata={"absent_means": 1.0})
     foreground_weight: bool = True
     drop_source: float = 0.05
     curated: bool = False
@@ -96,4 +98,5 @@ class FlowConfig(_FlowBase):
             *self.expect(0 <= self.edit_share <= 1, "edit_share", "Use a share from 0 (T2I only) to 1 (edits only)."),
             *self.expect(0 <= self.drop_source < 1, "drop_source", "Use a share such as 0.05."),
             *self.expect(self.distill_weight >= 0, "distill_weight", "Use 0 (off) or a positive weight."),
+            *self.expect(self.data_weight >= 0, "data_weight", "Use 0 (the teacher alone) or a positive weight."),
         ]

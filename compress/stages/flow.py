@@ -118,17 +118,22 @@ class FlowStage(TrainingStage):
             terms["loss_t2i"] = loss_b[drawn.edits :].mean().detach()
         if drawn.edits:
             terms["loss_edit"] = loss_b[: drawn.edits].mean().detach()
-        loss = loss_b.mean()
-        if self._teacher is not None and drawn.edits < len(loss_b):
-            rows = slice(drawn.edits, None)
-            with torch.no_grad():
-                condition = replace(drawn.condition[rows], source_bchw=None)
-                guide = velocity_model(self._teacher()).velocity(x_bchw[rows], sigma_b[rows], condition).float()
-            kd_b = output_loss(predicted[rows], guide)
-            terms["loss_kd"] = kd_b.mean().detach()
-            assert isinstance(config, FlowConfig)
-            loss = loss + config.distill_weight * kd_b.sum() / len(loss_b)
-        return StepResult(loss, terms)
+        if self._teacher is None or drawn.edits == len(loss_b):
+            return StepResult(loss_b.mean(), terms)
+        kd_b = self.distillation(predicted, x_bchw, sigma_b, drawn)
+        terms["loss_kd"] = kd_b.mean().detach()
+        assert isinstance(config, FlowConfig)
+        generations = config.data_weight * loss_b[drawn.edits :] + config.distill_weight * kd_b
+        return StepResult((loss_b[: drawn.edits].sum() + generations.sum()) / len(loss_b), terms)
+
+    def distillation(self, predicted_bchw: Tensor, x_bchw: Tensor, sigma_b: Tensor, drawn: Drawn) -> Tensor:
+        """Squared distance to the teacher's velocity of each generation row; shape (rows,)."""
+        assert self._teacher is not None
+        rows = slice(drawn.edits, None)
+        with torch.no_grad():
+            condition = replace(drawn.condition[rows], source_bchw=None)
+            guide_bchw = velocity_model(self._teacher()).velocity(x_bchw[rows], sigma_b[rows], condition).float()
+        return output_loss(predicted_bchw[rows], guide_bchw)
 
     def draw_levels(self, drawn: Drawn, generator: torch.Generator) -> Tensor:
         """A noise level a row, edits around a mean of their own; on the CPU."""

@@ -118,6 +118,18 @@ def test_the_teacher_is_a_guest(parent, tmp_path):
     assert isinstance(stage._teacher, Frozen)
 
 
+@pytest.mark.parametrize(("data_weight", "distill_weight"), [(1.0, 1.0), (0.25, 2.0), (0.0, 1.0)])
+def test_generations_weigh_data_and_teacher_and_edits_the_data_alone(parent, tmp_path, data_weight, distill_weight):
+    config = replace(CONFIG, edit_share=1 / 3, data_weight=data_weight, distill_weight=distill_weight)
+    system = DiffusionSystem.load(parent)
+    stage = flow.FlowStage(
+        config, context(tmp_path / "s").progress, system, pools(system, tmp_path), velocity_teacher()
+    )
+    result = stage.step(0, torch.Generator().manual_seed(0))
+    edit, t2i, kd = (float(result.terms[f"loss_{name}"]) for name in ("edit", "t2i", "kd"))
+    assert float(result.loss) == pytest.approx((edit + 2 * (data_weight * t2i + distill_weight * kd)) / 3, rel=1e-5)
+
+
 def velocity_teacher():
     config = TeacherConfig(steps=1, widths=(64, 64, 64), depths=(1, 1, 1), size_embedding=32)
     return teacher.build(config, latent_channels=4, latent_side=8, text_width=32)
