@@ -29,7 +29,7 @@ from compress.recipe import Judge, Recipe, TeacherRef
 TEACHER = TeacherRef(folder="teachers/weights/scenes")
 WIDTHS = (64, 128, 192)
 BATCH = 32
-T2I_STEPS, EDIT_STEPS, JOINT_STEPS, SFT_STEPS = 4_000, 3_000, 9_000, 600
+T2I_STEPS, EDIT_STEPS, JOINT_STEPS, SFT_STEPS = 4_000, 2_000, 9_000, 600
 REWARD_STEPS, DISTILL_STEPS = 150, 1_200
 FLOW: dict[str, Any] = {
     "batch_size": BATCH,

@@ -162,7 +162,9 @@ class TrainingStage(L.LightningModule):
         if self.updates % self.config.log_every == 0 or last or self.updates == 1:
             terms = {**terms, **self.validate_now(self.updates)}
             values = {name: float(value) for name, value in terms.items()}
-            self.log_dict(values)
+            self.log_dict(values, logger=False)  # for callbacks; Lightning's own loggers would repeat it every step
+            for logger in self.loggers:
+                logger.log_metrics(values, step=self.updates)
             for name, value in values.items():
                 self.curves.setdefault(name, []).append((float(self.updates), value))
             self._progress.advance(0, **{name: values[name] for name in values if name in ("loss", "t2i", "edit")})
@@ -235,7 +237,10 @@ def fit(stage: TrainingStage, ctx: StageContext, label: str) -> TrainingStage:
         accelerator="gpu" if ctx.device.type == "cuda" else "cpu",
         devices=1,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        logger=[CSVLogger(ctx.logs, name="csv", version=0), TensorBoardLogger(ctx.logs, name="tensorboard", version=0)],
+        logger=[  # a continued stage goes on in the same TensorBoard run, and in another CSV beside the first
+            CSVLogger(ctx.logs, name="csv", flush_logs_every_n_steps=1),
+            TensorBoardLogger(ctx.logs, name="tensorboard", version=0),
+        ],
         callbacks=[_Checkpoints(checkpoint, config.checkpoint_every_s)],
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -147,6 +148,12 @@ def test_training_writes_a_checkpoint_that_loads(parent, tmp_path):
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}
     x, sigma = torch.randn(1, 4, 8, 8), torch.tensor([0.5])
     assert velocity_model(system.unet).velocity(x, sigma, system.encode_text(["a"])).shape == x.shape
+
+def test_the_log_has_a_row_for_each_report(parent, tmp_path):
+    train(tmp_path / "a", parent, replace(CONFIG, log_every=4))
+    (log,) = (tmp_path / "a").rglob("metrics.csv")
+    rows = list(csv.DictReader(log.open()))
+    assert [row["step"] for row in rows] == ["1", "4", "6"] and all(float(row["loss"]) > 0 for row in rows)
 
 
 DIES_IN_STEP_4 = (
