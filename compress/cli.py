@@ -92,7 +92,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 def _add_sweep(command: Command) -> None:
     sweep = command("sweep", "Search over recipes; each trial is a run that shares what it has in common with others.")
     sweep.add_argument("sweep", help="name of a sweep in recipes/sweeps")
-    sweep.add_argument("--trials", type=int, default=20, help="finished trials wanted in all (default: 20)")
+    sweep.add_argument("--trials", type=int, help="finished trials wanted in all (default: 20, or all of a grid)")
     sweep.add_argument("--storage", choices=("journal",), default="journal", help="kind of study storage")
     sweep.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
     sweep.add_argument("--seed", type=int, default=0, help="of the sampler (default: 0)")

@@ -6,6 +6,7 @@ one study. A trial that was killed is asked again with the same parameters and c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from compress.runfolder import RunFolder
 
 if TYPE_CHECKING:
     import optuna
-    from rich.table import Table
+
+TRIALS = 20  # of a search, where nobody says how many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +39,23 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What to search: `sample` turns an Optuna trial into a recipe; the objectives are traded off."""
+    """What to search: `sample` turns an Optuna trial into a recipe; the objectives are traded off.
+
+    With a `grid`, every combination of its values is tried once instead, a comparison whose table has a row for each;
+    combinations that differ in `replicate` alone share their row, as mean and spread.
+    """
 
     name: str
     description: str
     sample: Callable[[optuna.Trial], Recipe]
     objectives: tuple[Objective, ...]
+    grid: dict[str, Sequence[Any]] | None = None
+    replicate: str = "seed"
+
+    @property
+    def size(self) -> int | None:
+        """How many trials the grid has; None without one."""
+        return None if self.grid is None else math.prod(len(values) for values in self.grid.values())
 
 
 def load_sweep(name: str) -> Sweep:
@@ -65,14 +78,15 @@ def overridden(sweep: Sweep, arguments: Sequence[str]) -> Sweep:
 def run_sweep(
     sweep: Sweep,
     runs: Path,
-    trials: int,
+    trials: int | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: TerminalProgress | LineProgress | None = None,
 ) -> optuna.Study:
-    """Works on the study until `trials` trials are finished in all; returns it."""
+    """Works on the study until `trials` trials are finished in all, by default the whole grid or 20; returns it."""
     import optuna
 
+    trials = (sweep.size or TRIALS) if trials is None else trials
     if trials < 1:
         raise UserError.of(f"--trials is {trials}", "command line", "Ask for at least 1 trial.")
     progress = progress or make_progress()
@@ -116,8 +130,10 @@ def open_study(sweep: Sweep, folder: Path, seed: int) -> optuna.Study:
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     directions = ["maximize" if objective.maximize else "minimize" for objective in sweep.objectives]
     study = optuna.create_study(study_name=sweep.name, storage=storage, directions=directions, load_if_exists=True)
-    # A resumed sampler must not draw the numbers of the first trials again.
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=8)
+    if sweep.grid is not None:
+        study.sampler = optuna.samplers.GridSampler(sweep.grid, seed=seed)
+    else:  # a resumed sampler must not draw the numbers of the first trials again
+        study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=8)
     return study
 
 
@@ -144,17 +160,3 @@ def value_of(objective: Objective, recipe: Recipe, out: Path) -> float:
         remedy = f"Name one of the card's metrics: {', '.join(sorted(metrics))}."
         raise UserError.of(f"there is no metric {objective.metric!r}", f"stage {objective.stage!r}", remedy)
     return value
-
-
-def pareto_table(study: optuna.Study, sweep: Sweep) -> Table:
-    """The trials that no other trial beats in every objective, sorted by the first objective."""
-    from rich.table import Table
-
-    best = sorted(study.best_trials, key=lambda trial: trial.values[0])
-    names = sorted({name for trial in best for name in trial.params})
-    table = Table("trial", *(objective.label for objective in sweep.objectives), *names, "folder", box=None)
-    for trial in best:
-        values = [f"{value:.5g}" for value in trial.values]
-        params = [str(trial.params.get(name, "")) for name in names]
-        table.add_row(str(trial.number), *values, *params, trial.user_attrs.get("folder", ""))
-    return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from compress.sweep import (
     load_sweep,
     open_study,
     overridden,
-    pareto_table,
     requeue_killed,
     run_sweep,
     trial_folder,
 )
+from compress.sweep_tables import arms, grid_rows, pareto_table
 from tests.toy import toy_recipe
 
 
@@ -109,3 +110,36 @@ def test_overrides_apply_to_every_trial_in_a_study_of_their_own(tmp_path: Path) 
     study = run_sweep(changed, tmp_path, 1, progress=LineProgress(io.StringIO()))
     folder = folder_of(changed, tmp_path) / study.trials[0].user_attrs["folder"]
     assert load_card(folder / "10-a").recipe["steps"] == 5
+
+
+def grid() -> Sweep:
+    def sample(trial: Any) -> Recipe:
+        seed, width = trial.suggest_categorical("seed", [0, 1]), trial.suggest_categorical("width", [64, 32])
+        return replace(toy_recipe("b", width=width, seed=seed), name="trial")
+
+    return replace(sweep(), name="grid", sample=sample, grid={"width": [64, 32], "seed": [0, 1]})
+
+
+def test_a_grid_is_tried_whole_and_once(tmp_path: Path) -> None:
+    progress = LineProgress(io.StringIO())
+    assert len(run_sweep(grid(), tmp_path, 3, progress=progress).trials) == 3 and grid().size == 4
+    whole = run_sweep(grid(), tmp_path, progress=progress)
+    assert sorted((trial.params["width"], trial.params["seed"]) for trial in whole.trials) == [
+        (32, 0),
+        (32, 1),
+        (64, 0),
+        (64, 1),
+    ]
+
+
+def test_a_row_of_a_grid_is_the_mean_over_its_seeds() -> None:
+    study = optuna.create_study()
+    space = {name: optuna.distributions.CategoricalDistribution(tuple(v)) for name, v in (grid().grid or {}).items()}
+    for width, seed, value in ((32, 0, 1.0), (64, 1, 5.0), (32, 1, 3.0)):
+        params = {"width": width, "seed": seed}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=space, values=[value]))
+    single, pair = arms(study, grid())
+    assert (single.params, single.means, single.spreads, single.trials) == ({"width": 64}, (5.0,), (None,), 1)
+    assert (pair.params, pair.means, pair.trials) == ({"width": 32}, (2.0,), 2)
+    assert pair.spreads[0] == pytest.approx(2**0.5)  # of 1 and 3: sqrt((1 + 1) / (2 - 1))
+    assert list(grid_rows(study, grid())) == [["width", "norm", "n"], ["64", "5", "1"], ["32", "2 ± 1.4", "2"]]

@@ -149,6 +149,7 @@ def test_training_writes_a_checkpoint_that_loads(parent, tmp_path):
     x, sigma = torch.randn(1, 4, 8, 8), torch.tensor([0.5])
     assert velocity_model(system.unet).velocity(x, sigma, system.encode_text(["a"])).shape == x.shape
 
+
 def test_the_log_has_a_row_for_each_report(parent, tmp_path):
     train(tmp_path / "a", parent, replace(CONFIG, log_every=4))
     (log,) = (tmp_path / "a").rglob("metrics.csv")
