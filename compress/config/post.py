@@ -11,6 +11,7 @@ from compress.errors import Problem
 
 HINGES = ("below", "above", "all")
 WALKS = ("ode", "stochastic")
+FINISHES = ("one_step", "sampler")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +19,11 @@ class RewardConfig(TrainConfig):
     """ReFL: the learned reward's gradient through one step of the sampler, held back by an anchor to the parent.
 
     Prompts and sources are drawn from pools of `pool_samples` a task; `edit_share` of a batch are edits. Of a sampler
-    of `sampler_steps` steps the walk stops at a random level within `window` and goes on from there in one step, which
-    carries the gradient. The window has to lie where it is decided what is drawn: through the last steps, at levels up
-    to 0.5, nothing was learned (reports/LOG.md). `hinge` says which samples learn
+    of `sampler_steps` steps the walk goes without gradient to a random level within `window`, and with it from there:
+    in one step ("one_step", ReFL) or by all steps that the sampler has left ("sampler", as DRaFT, arXiv 2309.17400),
+    which costs more and scores what is drawn instead of a guess at it. The window has to lie where it is decided what
+    is drawn: through the last steps, at levels up to 0.5, nothing was learned (reports/LOG.md). `hinge` says which
+    samples learn
     (see objectives/reward_gradient); rewards are logits of being right. `anchor_weight` multiplies the squared
     distance of velocities to the parent's. `model_*` train the reward itself. The exact verifier judges
     `judge_images` pictures a task every `judge_every` steps, before the first and after the last.
@@ -41,6 +44,7 @@ class RewardConfig(TrainConfig):
     pool_samples: int = 65536
     sampler_steps: int = 8
     window: tuple[float, float] = (0.6, 0.96)
+    finish: str = field(default="one_step", metadata={"absent_means": "one_step"})
     guided: bool = True
     hinge: str = "below"
     threshold: float = 3.0
@@ -62,6 +66,7 @@ class RewardConfig(TrainConfig):
             *self.expect(self.pool_samples > 0, "pool_samples", "Give at least 1 prompt to draw from."),
             *self.expect(self.sampler_steps > 0, "sampler_steps", "Give at least 1 step."),
             *self.expect(ordered, "window", "Give two rising noise levels in (0, 1], such as [0.6, 0.96]."),
+            *self.expect(self.finish in FINISHES, "finish", f"Use one of {', '.join(FINISHES)}."),
             *self.expect(self.hinge in HINGES, "hinge", f"Use one of {', '.join(HINGES)}."),
             *self.expect(self.anchor_weight >= 0, "anchor_weight", "Use 0 (off) or a positive weight."),
             *self.expect(self.model_steps > 0, "model_steps", "Give at least 1 step to train the reward."),

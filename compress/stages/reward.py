@@ -77,9 +77,10 @@ class RewardStage(TrainingStage):
         return StepResult(loss_reward + config.anchor_weight * loss_anchor, terms)
 
     def roll_out(self, noise_bchw: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
-        """Latents from noise: without gradient down to a random level of the window, then x0 in one step with it.
+        """Latents from noise: without gradient down to a random level of the window, then x0 with it.
 
-        ImageReward (arXiv 2304.05977) algorithm 1; its window is given in steps, ours in noise levels.
+        In one step: ImageReward (arXiv 2304.05977) algorithm 1; its window is given in steps, ours in noise levels. By
+        the sampler's own steps: DRaFT (arXiv 2309.17400), its K the number of steps that are left.
         """
         config = self.config
         guidance: Guidance | None = None
@@ -90,8 +91,9 @@ class RewardStage(TrainingStage):
         stop = stops[int(torch.randint(len(stops), (1,), generator=generator))]
         student = velocity_model(self.trained)
         x_bchw = noise_bchw
-        for sigma, sigma_next in pairwise([*levels[: stop + 1], 0.0]):
-            with torch.set_grad_enabled(sigma_next == 0):
+        rest = [0.0] if config.finish == "one_step" else levels[stop + 1 :]
+        for index, (sigma, sigma_next) in enumerate(pairwise([*levels[: stop + 1], *rest])):
+            with torch.set_grad_enabled(index >= stop):
                 sigma_b = x_bchw.new_full((len(x_bchw),), sigma)
                 velocity = guided_velocity(student, x_bchw, sigma_b, condition, guidance).float()
                 x_bchw = step_to(x_bchw, velocity, sigma, sigma_next)

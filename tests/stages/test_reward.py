@@ -65,6 +65,25 @@ def test_gradient_flows_through_the_one_step_that_leaves_the_window(parent, tmp_
     assert len(stops) > 1 and all(0.5 <= stop <= 0.95 for stop in stops)
 
 
+def test_gradient_may_flow_through_all_steps_that_are_left(parent, tmp_path, monkeypatch):
+    config = replace(CONFIG, sampler_steps=6, window=(0.5, 0.95), finish="sampler")
+    stage = make_stage(config, parent, tmp_path)
+    seen = []
+    step_to = reward.step_to
+
+    def watched(x, velocity, sigma, sigma_next):
+        seen.append((sigma, sigma_next, velocity.requires_grad))
+        return step_to(x, velocity, sigma, sigma_next)
+
+    monkeypatch.setattr(reward, "step_to", watched)
+    generator = torch.Generator().manual_seed(0)
+    stage.roll_out(torch.randn(4, 4, 8, 8), stage.prompts.draw_condition(4, generator), generator)
+    assert [sigma for sigma, _, _ in seen] + [0.0] == reward.sigmas(6, stage.system.sampling.shift)
+    tracked = [carries for *_, carries in seen]
+    first = tracked.index(True)
+    assert 0.5 <= seen[first][0] <= 0.95 and tracked == [False] * first + [True] * (6 - first)
+
+
 def test_a_window_between_two_levels_takes_the_nearer_one():
     assert reward.stops_of([1.0, 0.9, 0.5, 0.0], (0.85, 0.95)) == [1]
     assert reward.stops_of([1.0, 0.9, 0.5, 0.0], (0.4, 1.0)) == [0, 1, 2]
