@@ -29,7 +29,7 @@ from compress.recipe import Judge, Recipe, TeacherRef
 TEACHER = TeacherRef(folder="teachers/weights/scenes")
 WIDTHS = (64, 128, 192)
 BATCH = 32
-T2I_STEPS, EDIT_STEPS, JOINT_STEPS, SFT_STEPS = 4_000, 2_000, 9_000, 600
+T2I_STEPS, EDIT_STEPS, JOINT_STEPS, SFT_STEPS = 4_000, 5_000, 5_000, 300
 REWARD_STEPS, DISTILL_STEPS = 150, 1_200
 FLOW: dict[str, Any] = {
     "batch_size": BATCH,
@@ -51,7 +51,7 @@ def training() -> tuple[StageConfig, ...]:
     return (
         PruneConfig(widths=WIDTHS),
         FlowConfig(name="t2i", steps=T2I_STEPS, **FLOW, edit_share=0.0, drop_source=0.0),
-        FlowConfig(name="edit", steps=EDIT_STEPS, **FLOW, edit_share=1.0, distill_weight=0.0),
+        FlowConfig(name="edit", steps=EDIT_STEPS, **FLOW, edit_share=0.75),  # the rest, so that nothing is forgotten
         FlowConfig(name="joint", steps=JOINT_STEPS, **FLOW, edit_share=0.4),
         FlowConfig(name="sft", steps=SFT_STEPS, **FLOW, edit_share=0.5, curated=True, learning_rate=5e-5),
     )
