@@ -54,7 +54,8 @@ def measured_ms(name: str, chip: str) -> float:
     return MEASURED_MS[name][COLUMNS.index(chip)]
 
 
-def fit(chip: str, names: Sequence[str] = FITTED) -> Chip:
+@cache
+def fit(chip: str, names: tuple[str, ...] = FITTED) -> Chip:
     """The chip with the rates that make the mean squared log error on these networks least."""
     from scipy.optimize import least_squares
 
@@ -70,7 +71,7 @@ def fit(chip: str, names: Sequence[str] = FITTED) -> Chip:
 
 def leave_one_out(chip: str, name: str) -> float:
     """Relative error on a network that the rates have not seen."""
-    rates = fit(chip, [other for other in FITTED if other != name])
+    rates = fit(chip, tuple(other for other in FITTED if other != name))
     return latency_of(network(name), rates) / measured_ms(name, chip) - 1
 
 

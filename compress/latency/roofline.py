@@ -58,6 +58,7 @@ CHIPS = {
     "8elite_gen5": Chip("Snapdragon 8 Elite Gen 5", "sm8850", 13.236, 63.04),
 }
 ERROR = 0.22
+SHORTEST_MS = 1.3  # of the measurements behind the rates
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Estimate:
 
     def __str__(self) -> str:
         title = CHIPS[self.chip].title
-        return f"about {self.latency_ms:.3g} ms ± {self.error_ratio:.0%} on {title} (estimated, not measured)"
+        known = "" if self.latency_ms >= SHORTEST_MS else "; shorter than any measurement behind it, so likely too low"
+        return f"about {self.latency_ms:.3g} ms ± {self.error_ratio:.0%} on {title} (estimated, not measured{known})"
 
 
 def estimate(
