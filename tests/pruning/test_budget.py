@@ -140,10 +140,16 @@ def test_a_lattice_that_is_too_coarse_is_told_and_its_remedy_works():
     one = replace(LARGE, layers_per_block=(1, 1, 1), transformer_layers=(1, 1, 1), ff_mult=1)
     narrow = with_heads(replace(one, widths=(64, 64, 128)))
     below = price(with_heads(replace(narrow, widths=(64, 64, 64))), FORWARD, "8gen3").parameters_m
-    with pytest.raises(UserError, match=r"too coarse for parameters_m .*of 2 legal students") as caught:
+    with pytest.raises(UserError, match=r"too coarse for parameters_m .*: no legal student uses 99 %") as caught:
         plan(narrow, Budget(parameters_m=1.1 * below), FORWARD, streams=(1, 1, 2))
     asked = float(str(caught.value).partition("Ask for parameters_m ")[2].partition(",")[0])
     assert plan(narrow, Budget(parameters_m=asked), FORWARD, streams=(1, 1, 2)).spec.widths == (64, 64, 64)
+
+
+def test_operators_that_make_no_legal_student_are_named():
+    blind = replace(LARGE, down_attention=(CROSS,) * 3, up_attention=(NONE, CROSS, CROSS))
+    with pytest.raises(UserError, match="the lowest stage has no self-attention"):
+        plan(blind, Budget(parameters_m=0.5 * cost_of(blind)["parameters_m"]), FORWARD)
 
 
 def test_stages_of_one_residual_stream_keep_one_width():

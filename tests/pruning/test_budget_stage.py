@@ -58,6 +58,12 @@ def test_the_stage_reaches_the_student_of_the_plan():
     assert found.spec.separable and found.spec.kv_heads == 1 and found.spec.ff_mult <= 3
 
 
+def test_a_streamed_teacher_is_planned_with_the_students_text_width():
+    spec = reach(StreamConfig(budget=Budget(parameters_m=390.0)), sdxl_full(), 64, 64, 77)
+    assert spec.problems() == [] and (spec.cross_dim, spec.text_dim) == (2304, 2048)
+    assert 386.1 <= price(spec, Forward(64, 128, 77), "8gen3").parameters_m <= 390
+
+
 def test_steps_that_are_left_out_leave_their_sizes_alone():
     steps = tuple(step for step in STEPS if step not in ("width", "feed_forward"))
     config = replace(HALF, steps=steps, compensated=())

@@ -2,7 +2,10 @@
 
 The lattice is coarse (64 channels a step), so a path alone leaves up to a third of the budget unused. From its point
 the search visits lattice points in the order of their deviation from the shares that the path wants (best-first), and
-takes the first that keeps every limit and uses 99 % of one. Nothing is random: the same question has one answer.
+takes the first that keeps every limit and uses 99 % of one. From a point that uses less it only goes up, from one that
+breaks a limit only down. No size makes a student cheaper as it grows, so this misses none: on the way to a student that
+would do, size by size, a point below it has something left to grow and one above it something to shrink. Nothing is
+random: the same question has one answer.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from compress.config.budget import Budget
-from compress.errors import UserError
+from compress.errors import Problem, UserError
 from compress.pruning.budget.allocation import Path, Scores, deviation, path_of, point_of
 from compress.pruning.budget.lattice import Knob, Point, graded, knobs_of, spec_at
 from compress.pruning.budget.price import Forward, Price, price
@@ -72,8 +75,8 @@ def plan(
     are the teacher's widths (by default those of `largest`), `fixed` fields stay as they are, `scores` steer the
     allocations "global" and "isomorphic".
 
-    Raises UserError where the smallest student breaks a limit (naming it and the student), or where no lattice point
-    lies within 1 % below (naming the nearest on either side).
+    Raises UserError where the smallest student breaks a limit (naming it and the student), where no lattice point lies
+    within 1 % below (naming the nearest on either side), and where the operators themselves make no legal student.
     """
     if problems := budget.problems(WHERE):
         raise UserError(*problems)
@@ -81,11 +84,12 @@ def plan(
     if _kept(lattice.use(largest)):
         return lattice.planned(largest, 1, bound=_used(lattice.use(largest)))
     smallest = lattice.at((0,) * len(lattice.knobs))
+    if odd := smallest.problems():
+        raise UserError(*(Problem(what, WHERE, remedy) for what, remedy in odd))
     if not _kept(use := lattice.use(smallest)):
         raise _below_the_smallest(lattice, smallest, use)
     seen = _Seen(smallest, largest)
-    for spec in _around(lattice, path_of(budget.allocation, lattice.knobs, scores)):
-        use = lattice.use(spec)
+    for spec, use in _around(lattice, path_of(budget.allocation, lattice.knobs, scores)):
         seen.note(spec, use)
         if _kept(use) and _used(use):
             return lattice.planned(spec, seen.count)
@@ -131,8 +135,9 @@ def _used(use: Mapping[str, float]) -> bool:
     return max(use.values()) >= 1 - TOLERANCE
 
 
-def _around(lattice: _Lattice, path: Path) -> Iterator[StudentSpec]:
-    """Legal specs in the order of their deviation from what the path wants where it meets the budget."""
+def _around(lattice: _Lattice, path: Path) -> Iterator[tuple[StudentSpec, dict[str, float]]]:
+    """Legal specs and their use along the border of the budget, in the order of their deviation from what the path
+    wants where it meets the budget."""
     shares = path(_meeting(lattice, path))
     start = point_of(lattice.knobs, shares)
     heap: list[tuple[float, Point]] = [(deviation(lattice.knobs, start, shares), start)]
@@ -140,9 +145,11 @@ def _around(lattice: _Lattice, path: Path) -> Iterator[StudentSpec]:
     while heap:
         _, point = heappop(heap)
         spec = lattice.at(point)
+        use = lattice.use(spec)
         if not spec.problems() and graded(spec, lattice.largest):
-            yield spec
-        for near in _neighbours(lattice.knobs, point):
+            yield spec, use
+        steps = ([-1] if _used(use) else []) + ([1] if _kept(use) else [])  # both where it would do, were it legal
+        for near in _neighbours(lattice.knobs, point, steps):
             if near not in seen:
                 seen.add(near)
                 heappush(heap, (deviation(lattice.knobs, near, shares), near))
@@ -160,9 +167,9 @@ def _meeting(lattice: _Lattice, path: Path) -> float:
     return low
 
 
-def _neighbours(knobs: Sequence[Knob], point: Point) -> Iterator[Point]:
+def _neighbours(knobs: Sequence[Knob], point: Point, steps: Sequence[int]) -> Iterator[Point]:
     for index, position in enumerate(point):
-        for step in (-1, 1):
+        for step in steps:
             if 0 <= position + step < len(knobs[index].values):
                 yield (*point[:index], position + step, *point[index + 1 :])
 
@@ -181,9 +188,10 @@ def _too_coarse(lattice: _Lattice, seen: _Seen) -> UserError:
     assert near.binding is not None
     name, had = near.binding, getattr(near.price, near.binding)
     over = getattr(price(seen.above, lattice.forward, lattice.budget.chip), name)
+    who = "no legal student" if seen.count < VISITS else f"none of the {VISITS} nearest students"
     what = (
-        f"the lattice is too coarse for {name} {lattice.budget.limits[name]:g}: of {seen.count} legal students, none "
-        f"uses 99 % of it; the nearest below ({describe(seen.below)}) has {had:.5g}, the nearest above "
+        f"the lattice is too coarse for {name} {lattice.budget.limits[name]:g}: {who} uses 99 % of it and keeps all "
+        f"limits; the nearest below ({describe(seen.below)}) has {had:.5g}, the nearest above "
         f"({describe(seen.above)}) {over:.5g}"
     )
     # 0.3 % above what the nearest has, so that it meets the new limit within the tolerance
