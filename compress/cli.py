@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     publish = "also put its cards, tables and pictures into the repository (reports/published, README.md)"
     report.add_argument("--publish", action="store_true", help=publish)
     _add_sweep(command)
+    _add_plan(command)
     _add_bench(command)
     return parser
 
@@ -97,6 +98,24 @@ def _add_sweep(command: Command) -> None:
     sweep.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
     sweep.add_argument("--seed", type=int, default=0, help="of the sampler (default: 0)")
     sweep.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+
+
+def _add_plan(command: Command) -> None:
+    plan = command("plan", "The student that a budget leaves of a teacher, from the teacher's config.json alone.")
+    plan.add_argument("folder", help="diffusers folder with unet/config.json or config.json")
+    plan.add_argument("--parameters-m", type=float, metavar="M", help="at most this many million parameters")
+    plan.add_argument("--macs-g", type=float, metavar="G", help="at most this many 10^9 MACs a forward on a pair")
+    plan.add_argument(
+        "--size-mb", type=float, metavar="MB", help="at most this much for 8-bit weights as the HTP pads them"
+    )
+    plan.add_argument("--latency-ms", type=float, metavar="MS", help="at most this time a forward on a pair, estimated")
+    plan.add_argument("--chip", default="8gen3", help="8gen2, 8gen3, 8elite or 8elite_gen5 (default: 8gen3)")
+    plan.add_argument("--steps", metavar="A,B", help="operators that are carried out (default: all that prune knows)")
+    plan.add_argument(
+        "--latent", type=int, metavar="SIDE", help="rows and columns of the latent (default: the config's)"
+    )
+    plan.add_argument("--tokens", type=int, default=77, help="of text (default: 77)")
+    plan.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
 def _add_bench(command: Command) -> None:

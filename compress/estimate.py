@@ -67,7 +67,8 @@ def estimate_step(step: Step, history: list[Card], device: str) -> Estimate:
 def parameters_of(step: Step, teacher: Path | None) -> float | None:
     """Millions of parameters of the network that a stage makes of the teacher, where its configuration tells."""
     make_goal = getattr(step.stage, "goal", None)
-    if teacher is None or make_goal is None:
+    planned = getattr(step.stage, "budget", None) is not None  # then the stage itself finds the sizes
+    if teacher is None or make_goal is None or planned:
         return None
     from compress.cost import parameters
     from compress.judge import spec_of

@@ -31,6 +31,10 @@ FLAGS = {
     "generate": ["--device", "--image", "--output", "--runtime", "--seed", "-n", "-o", "checkpoint", "prompt"],
     "report": ["--publish", "run"],
     "bench": ["--criterion", "--dtype", "--json", "--scale", "--shards", "--work", "subject"],
+    "plan": [
+        *("--chip", "--json", "--latency-ms", "--latent", "--macs-g", "--parameters-m", "--size-mb", "--steps"),
+        *("--tokens", "folder"),
+    ],
     "sweep": ["--device", "--runs", "--seed", "--storage", "--trials", "sweep"],
 }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from compress.config.base import StageConfig
+from compress.config.budget import GLOBAL, ISOMORPHIC, Budget
 from compress.errors import Problem
 from students.spec import CROSS, NONE, SELF_CROSS, StudentSpec, with_heads
 
@@ -37,6 +38,8 @@ class PruneConfig(StageConfig):
     default "laptop", or "weights" where the criterion looks at no data; `kv_merge` says how key/value heads become
     `kv_heads`.
     `budget_parameters_m` and `budget_macs_g` (a forward on a pair), where given, choose the widths instead of `widths`.
+    `budget` chooses widths, depths and (up to `ff_mult`) the feed-forward, within 1 % below its limits; `widths`,
+    `layers_per_block` and `transformer_layers` then say nothing.
 
     Importance and activations are read from `calibration_samples` prompts. After the steps in `compensated` (and after
     "pair": the student on the input it will be given) linear layers are refitted by ridge regression on
@@ -65,6 +68,7 @@ class PruneConfig(StageConfig):
     ridges: tuple[float, ...] = (0.01, 0.1, 1.0)
     unstructured_baseline: bool = True
     layer_rule: str | None = field(default=None, metadata={"absent_means": None})
+    budget: Budget | None = field(default=None, metadata={"absent_means": None})
 
     def goal(self, teacher: StudentSpec) -> StudentSpec:
         """The student that all steps together lead to, from what the teacher's spec leaves open (text, latent)."""
@@ -107,6 +111,7 @@ class PruneConfig(StageConfig):
                 self.ridges != () and min(self.ridges) > 0, "ridges", "Give positive shares such as 0.01 and 0.1."
             ),
             *self._step_problems(),
+            *self._budget_problems(),
         ]
         for name in ("calibration_samples", "fitting_samples", "held_out_samples"):
             found += self.expect(getattr(self, name) >= 8, name, "Give at least 8; noise levels are stratified.")
@@ -119,6 +124,21 @@ class PruneConfig(StageConfig):
             stand_in = replace(_STAND_IN, widths=self.widths, heads=(1,) * stages)
             legal = self.goal(stand_in).problems()
             found += [Problem(what, where, remedy) for what, remedy in legal]
+        return found
+
+    def _budget_problems(self) -> list[Problem]:
+        if self.budget is None:
+            return []
+        where = f"stage {self.name!r}"
+        found = self.budget.problems(f"{where}, budget")
+        if not {"width", "depth"} & set(self.steps):
+            found.append(Problem(f"steps is {self.steps!r}", where, "Add width or depth, which the budget decides."))
+        if self.budget_parameters_m is not None or self.budget_macs_g is not None:
+            what = "budget stands beside budget_parameters_m or budget_macs_g"
+            found.append(Problem(what, where, "Put all limits into budget, which chooses depths as well as widths."))
+        if self.budget.allocation == GLOBAL and self.layer_rule == "laptop":
+            what = "the global allocation cannot compare laptop's velocity errors with the criterion's scores"
+            found.append(Problem(what, where, f"Use the allocation {ISOMORPHIC!r}, or another layer_rule."))
         return found
 
     def _step_problems(self) -> list[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from compress.config.budget import UNIFORM
 from compress.config.prune import PruneConfig
 from compress.errors import Problem
 from students.spec import StudentSpec
@@ -51,6 +52,11 @@ class StreamConfig(PruneConfig):
                 self.layer_rule in (None, *LAYER_RULES),
                 "layer_rule",
                 f"Use one of {', '.join(LAYER_RULES)}, or none: the others need samples.",
+            ),
+            *self.expect(
+                self.budget is None or self.budget.allocation == UNIFORM,
+                "budget",
+                f"Set its allocation to {UNIFORM!r}: the others would score the whole teacher before the first cut.",
             ),
             *self.expect(not self.compensated, "compensated", "Leave it empty: there are no samples to refit on."),
             *self.expect(not self.unstructured_baseline, "unstructured_baseline", "Switch it off: it takes samples."),

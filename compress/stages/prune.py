@@ -10,13 +10,19 @@ from typing import Any
 
 import torch
 
+from compress.config.budget import UNIFORM
 from compress.config.prune import PAIR, PruneConfig
 from compress.data.scenes.dataset import latent_batches
 from compress.errors import Problem, UserError
+from compress.pruning.budget.allocation import Scores
+from compress.pruning.budget.goal import goal_within
+from compress.pruning.budget.scores import stage_scores
 from compress.pruning.calibration import noised, predictions, velocity_mse
-from compress.pruning.evolution import Evolution, Plan, Row, Samples, evolve, target
+from compress.pruning.criteria.layers import skip_errors
+from compress.pruning.evolution import Evolution, Plan, Row, Samples, evolve, rehouse, target
 from compress.pruning.plan import Budget, plan_widths
 from compress.pruning.surgery import Bench, Draft
+from compress.pruning.surgery.base import transformer_blocks
 from compress.pruning.unstructured import baseline
 from compress.stages.context import StageContext, StageResult
 from students.spec import StudentSpec
@@ -38,6 +44,8 @@ def run(config: PruneConfig, ctx: StageContext) -> StageResult:
     samples = draw_samples(config, system)
     chance = torch.Generator().manual_seed(config.seed)
     bench = Bench(samples.calibration, config.criterion, chance, config.kv_merge, config.layer_rule)
+    if config.budget is not None and config.budget.allocation != UNIFORM:
+        plan = make_plan(config, teacher, system, scores_of(teacher, system, bench))
     ctx.progress.start(len(plan.steps) + 2, "steps", "pruning")
 
     def tell(row: Row, draft: Draft) -> None:
@@ -52,20 +60,33 @@ def run(config: PruneConfig, ctx: StageContext) -> StageResult:
     return result(evolution, rows, reopened_mse(ctx.out, ctx.device, teacher, samples))
 
 
-def make_plan(config: PruneConfig, teacher: Any, system: DiffusionSystem) -> Plan:
-    """The steps to the goal; UserError where the teacher cannot become the goal."""
+def make_plan(config: PruneConfig, teacher: Any, system: DiffusionSystem, scores: Scores | None = None) -> Plan:
+    """The steps to the goal; UserError where the teacher cannot become the goal. `scores` say which stages a budget
+    takes from."""
     try:
         spec = StudentSpec.from_config(teacher.config, system.text_encoder.config.hidden_size)
     except ValueError as error:
         raise UserError.of(str(error), "teacher", "Use a U-Net of SDXL's or DreamLite's kind") from None
     _, height, width = system.latent_shape
-    goal = reach(config, spec, height, width, system.text_encoder.config.max_position_embeddings)
+    goal = reach(config, spec, height, width, system.text_encoder.config.max_position_embeddings, scores)
     return Plan(goal, config.steps, config.compensated, config.ridges)
 
 
-def reach(config: PruneConfig, spec: StudentSpec, height: int, width: int, tokens: int) -> StudentSpec:
-    """The goal, with the widths that a budget leaves (of a forward on this latent and text); UserError where a teacher
+def scores_of(teacher: torch.nn.Module, system: DiffusionSystem, bench: Bench) -> Scores:
+    """What the criterion says of the teacher's channels and transformer blocks, stage by stage; of blocks what the
+    output loses without them (LAPTOP-Diff), where that is the layer rule."""
+    draft = rehouse(teacher, system.text_encoder.config.hidden_size)
+    skipped = skip_errors(draft.unet, bench.batches[:1]) if bench.layer_rule == "laptop" else None
+    return stage_scores(draft.spec, bench.saliency(draft), transformer_blocks(draft.unet), skipped)
+
+
+def reach(
+    config: PruneConfig, spec: StudentSpec, height: int, width: int, tokens: int, scores: Scores | None = None
+) -> StudentSpec:
+    """The goal, with the sizes that a budget leaves (of a forward on this latent and text); UserError where a teacher
     of `spec` cannot become it."""
+    if config.budget is not None:
+        return goal_within(config, spec, height, width, tokens, scores).spec
     goal = config.goal(spec)
     where = f"stage {config.name!r}"
     if len(spec.widths) != len(goal.widths):

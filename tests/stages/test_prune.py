@@ -7,13 +7,17 @@ import pytest
 import torch
 from diffusers import DreamLiteUNetModel, UNet2DConditionModel
 
+from compress.config.budget import Budget
 from compress.config.prune import CRITERIA, LAYER_RULES, STEPS, PruneConfig
+from compress.cost import parameters
 from compress.errors import UserError
+from compress.judge import spec_of
+from compress.pruning.budget.goal import largest_of
 from compress.pruning.criteria import CRITERIA as SCORERS
 from compress.pruning.criteria import LAYER_RULES as RULES
 from compress.pruning.surgery import OPERATORS
 from compress.stages.prune import TABLE, run, unreachable
-from students.spec import StudentSpec
+from students.spec import StudentSpec, with_heads
 from students.system import DiffusionSystem
 from tests.tiny import SPEC as STUDENT
 from tests.tiny import context, tiny_system
@@ -90,6 +94,21 @@ def test_a_budget_chooses_the_widths(teacher, tmp_path):
     config = replace(CONFIG, budget_parameters_m=1.0, compensated=(), criterion="random", unstructured_baseline=False)
     with pytest.raises(UserError, match="no legal student meets parameters_m 1"):
         run(config, context(tmp_path, teacher, teacher))
+
+
+@pytest.mark.slow
+def test_a_budget_shared_out_by_scores_is_met_by_the_student_that_is_written(teacher, tmp_path):
+    steps = ("depth", "width", "feed_forward")
+    config = replace(CONFIG, steps=steps, compensated=(), criterion="magnitude", layer_rule="laptop")
+    config = replace(config, unstructured_baseline=False)
+    whole = largest_of(config, spec_of(teacher))
+    limit = parameters(with_heads(replace(whole, widths=(64, 64), layers_per_block=(1, 2)))) / 1e6
+    config = replace(config, budget=Budget(parameters_m=limit, allocation="isomorphic"))
+    assert config.problems() == []
+    ctx = context(tmp_path, teacher, teacher)
+    found = run(config, ctx).metrics["parameters_m"]
+    unet = DreamLiteUNetModel.from_pretrained(ctx.out, subfolder="unet")
+    assert 0.99 * limit <= found <= limit and found == sum(p.numel() for p in unet.parameters()) / 1e6
 
 
 @pytest.mark.parametrize(
