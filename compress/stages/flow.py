@@ -13,17 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from compress.config.flow import FlowConfig, TeacherConfig
-from compress.data.scenes.dataset import Pool, open_pool
+from compress.data.scenes.dataset import Pool, latent_batches, open_pool
 from compress.diffusion.prediction import add_noise
 from compress.diffusion.schedule import draw_logit_normal
 from compress.evaluation.scenes_bench import quick_scores
 from compress.objectives.distillation import output_loss
 from compress.objectives.flow_matching import foreground_weight, velocity_loss, velocity_target
+from compress.pruning.calibration import noised, predictions, velocity_mse
 from compress.stages.base import StepResult, TrainingStage, fit
 from compress.stages.context import Progress, StageContext, StageResult
 from students.system import DiffusionSystem, SamplingDefaults
 from students.unet import velocity_model
 from teachers.base import Condition
+
+HELD_OUT_SAMPLES, HELD_OUT_SEED, HELD_OUT_BATCH = 64, 103, 16  # as the prune stage of seed 0 draws them
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,15 @@ def train(
         "loss": stage.curves["loss"][-1][1],
         **{f"quick_{name}": stage.curves[name][-1][1] for name in ("t2i", "edit") if name in stage.curves},
     }
+    if teacher is not None:
+        metrics["velocity_mse"] = held_out_error(system, unet, teacher)
     return StageResult(metrics=metrics, curves=stage.curves, spec=dict(unet.config))
+
+
+def held_out_error(system: DiffusionSystem, unet: nn.Module, teacher: nn.Module) -> float:
+    """Mean squared distance of a student's velocities to the teacher's on held-out prompts, as after pruning."""
+    batches = noised(latent_batches(system, "t2i", HELD_OUT_SAMPLES, HELD_OUT_SEED, HELD_OUT_BATCH), seed=HELD_OUT_SEED)
+    return velocity_mse(unet, batches, predictions(teacher.to(system.device).eval(), batches), pair=True)
 
 
 def run(config: FlowConfig, ctx: StageContext) -> StageResult:

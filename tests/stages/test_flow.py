@@ -150,6 +150,22 @@ def test_training_writes_a_checkpoint_that_loads(parent, tmp_path):
     assert velocity_model(system.unet).velocity(x, sigma, system.encode_text(["a"])).shape == x.shape
 
 
+def test_the_error_against_the_teacher_is_zero_for_the_teacher_and_on_the_card_otherwise(parent, tmp_path):
+    system, guide = DiffusionSystem.load(parent), velocity_teacher().eval()
+
+    class Twin(torch.nn.Module):
+        config = guide.config
+
+        def forward(self, sample, **told):
+            half = sample.shape[3] // 2
+            return (torch.cat([guide(sample[..., :half], **told)[0], sample[..., half:]], dim=3),)
+
+    assert flow.held_out_error(system, Twin(), guide) < 1e-12
+    config = replace(CONFIG, distill_weight=1.0)
+    result = flow.train(config, context(tmp_path / "a", parent), system, guide)
+    assert result.metrics["velocity_mse"] > 1e-3
+
+
 def test_the_log_has_a_row_for_each_report(parent, tmp_path):
     train(tmp_path / "a", parent, replace(CONFIG, log_every=4))
     (log,) = (tmp_path / "a").rglob("metrics.csv")
