@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DreamLiteUNetModel
 
 from compress.config.prune import PAIR, PruneConfig
 from compress.data.scenes.dataset import latent_batches
 from compress.errors import Problem, UserError
 from compress.pruning.calibration import noised, predictions, velocity_mse
-from compress.pruning.evolution import Evolution, Plan, Row, Samples, evolve, target
+from compress.pruning.evolution import PLAIN, Evolution, Plan, Row, Samples, evolve, target
 from compress.pruning.plan import Budget, plan_widths
+from compress.pruning.reach import unreachable
 from compress.pruning.surgery import Bench, Draft
 from compress.pruning.unstructured import baseline
 from compress.stages.context import StageContext, StageResult
@@ -49,7 +50,8 @@ def run(config: PruneConfig, ctx: StageContext) -> StageResult:
         rows.append(unstructured_row(teacher, evolution.rows, samples))
     system.with_unet(evolution.draft.unet).save(ctx.out)
     evolution.ledger.save(ctx.out / TABLE)
-    return result(evolution, rows, reopened_mse(ctx.out, ctx.device, teacher, samples))
+    pair = not plan.goal.plain
+    return result(evolution, rows, reopened_mse(ctx.out, ctx.device, teacher, samples, pair))
 
 
 def make_plan(config: PruneConfig, teacher: Any, system: DiffusionSystem) -> Plan:
@@ -57,7 +59,9 @@ def make_plan(config: PruneConfig, teacher: Any, system: DiffusionSystem) -> Pla
     try:
         spec = StudentSpec.from_config(teacher.config, system.text_encoder.config.hidden_size)
     except ValueError as error:
-        raise UserError.of(str(error), "teacher", "Use a U-Net of SDXL's or DreamLite's kind") from None
+        raise UserError.of(
+            str(error), "teacher", "Use a U-Net of Stable Diffusion's, SDXL's or DreamLite's kind"
+        ) from None
     _, height, width = system.latent_shape
     goal = reach(config, spec, height, width, system.text_encoder.config.max_position_embeddings)
     return Plan(goal, config.steps, config.compensated, config.ridges)
@@ -81,30 +85,12 @@ def reach(config: PruneConfig, spec: StudentSpec, height: int, width: int, token
     return goal
 
 
-def unreachable(goal: StudentSpec, teacher: StudentSpec) -> list[tuple[str, str]]:
-    """(what, remedy) for everything in the goal that no operator can make from this teacher."""
-    found = [
-        (f"{name} of stage {stage} is {new}, the teacher has {old}", f"Use at most {old}.")
-        for name in ("widths", "layers_per_block", "transformer_layers")
-        for stage, (new, old) in enumerate(zip(getattr(goal, name), getattr(teacher, name), strict=True))
-        if new > old
-    ]
-    stages = zip(pairwise(teacher.widths), pairwise(goal.widths), strict=True)
-    for stage, ((old, old_below), (new, new_below)) in enumerate(stages):
-        if old == old_below and new != new_below:
-            what = (
-                f"widths {new} and {new_below} part stages {stage} and {stage + 1}, which are one stream in the teacher"
-            )
-            found.append((what, f"Give both the same width, at most {old}."))
-    return found
-
-
 def draw_samples(config: PruneConfig, system: DiffusionSystem) -> Samples:
     """Three disjoint draws of the world, noised: for importance, for least squares, for measuring."""
 
     def draw(count: int, seed: int) -> list[Any]:
         batches = latent_batches(system, "t2i", count, 1000 * config.seed + seed, BATCH)
-        return noised(batches, seed)
+        return noised(batches, seed, isinstance(system.unet, DreamLiteUNetModel))
 
     return Samples(
         draw(config.calibration_samples, 101), draw(config.fitting_samples, 102), draw(config.held_out_samples, 103)
@@ -126,16 +112,18 @@ def unstructured_row(teacher: torch.nn.Module, rows: list[Row], samples: Samples
     )
 
 
-def reopened_mse(folder: Path, device: torch.device, teacher: torch.nn.Module, samples: Samples) -> float:
+def reopened_mse(
+    folder: Path, device: torch.device, teacher: torch.nn.Module, samples: Samples, pair: bool = True
+) -> float:
     """The velocity error of the student as it was written, in its own input format."""
     student = load_unet(folder).to(device).eval()
-    return velocity_mse(student, samples.held_out, predictions(teacher, samples.held_out), pair=True)
+    return velocity_mse(student, samples.held_out, predictions(teacher, samples.held_out), pair)
 
 
 def result(evolution: Evolution, rows: list[Row], mse: float) -> StageResult:
     """What the card says. `kept` is the heat map's: operator -> group -> units, how many stayed, their importance."""
     last = evolution.rows[-1]
-    assert last.step == PAIR
+    assert last.step in (PAIR, PLAIN)
     metrics = {
         "parameters_m": last.parameters_m,
         "macs_g": last.macs_g,
