@@ -9,11 +9,11 @@ Legend: c channels; p positions (latent pixels or tokens); q, k queries and keys
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from students.spec import NONE, NPU_CHANNELS, SELF_CROSS, StudentSpec
+from students.spec import NONE, NPU_CHANNELS, RESNET, SELF_CROSS, StudentSpec
 
 EXPANSION = 2  # of the separable convolutions of DreamLiteUNetModel
 _CACHED = 1 << 16
@@ -70,9 +70,7 @@ def parts(spec: StudentSpec, height: int, width: int, tokens: int) -> Iterator[t
         yield _projection(spec.text_dim, spec.cross_dim, tokens), 1
     for stage in range(spec.stages):
         yield from _down(spec, stage, p, tokens)
-    last = spec.stages - 1
-    yield _resnet(spec, spec.widths[last], spec.widths[last], p[last]), 2
-    yield from _transformer(spec, last, SELF_CROSS, p[last], tokens, 1)
+    yield from _middle(spec, p[-1], tokens)
     for stage in reversed(range(spec.stages)):
         yield from _up(spec, stage, p, tokens)
 
@@ -205,14 +203,23 @@ def _resnet(spec: StudentSpec, c_in: int, c_out: int, p: int) -> Part:
 
 
 def _transformer(
-    spec: StudentSpec, stage: int, kind: str, p: int, tokens: int, times: int
+    spec: StudentSpec, stage: int, kind: str, p: int, tokens: int, depths: Sequence[int]
 ) -> Iterator[tuple[Part, int]]:
+    """The stacks of a stage's layers, `depths` transformer blocks high."""
     c, own = spec.widths[stage], kind == SELF_CROSS
     block = transformer_block(
         c, spec.heads[stage], p, tokens, spec.cross_dim, own, spec.kv_heads, spec.qk_norm, spec.ff_mult
     )
-    yield _frame(c, p), times
-    yield block, times * spec.transformer_layers[stage]
+    yield _frame(c, p), len(depths)
+    yield block, sum(depths)
+
+
+def _middle(spec: StudentSpec, p: int, tokens: int) -> Iterator[tuple[Part, int]]:
+    last = spec.stages - 1
+    if spec.middle != NONE:
+        yield _resnet(spec, spec.widths[last], spec.widths[last], p), 1 if spec.middle == RESNET else 2
+    if spec.middle == SELF_CROSS:
+        yield from _transformer(spec, last, SELF_CROSS, p, tokens, (spec.middle_depth,))
 
 
 def _down(spec: StudentSpec, stage: int, p: list[int], tokens: int) -> Iterator[tuple[Part, int]]:
@@ -221,7 +228,7 @@ def _down(spec: StudentSpec, stage: int, p: list[int], tokens: int) -> Iterator[
     if layers > 1:
         yield _resnet(spec, c, c, p[stage]), layers - 1
     if kind != NONE:
-        yield from _transformer(spec, stage, kind, p[stage], tokens, layers)
+        yield from _transformer(spec, stage, kind, p[stage], tokens, spec.depths("down", stage))
     if stage < spec.stages - 1:
         yield _resample(c, p[stage], p[stage + 1]), 1
 
@@ -234,6 +241,6 @@ def _up(spec: StudentSpec, stage: int, p: list[int], tokens: int) -> Iterator[tu
         yield _join(below + skip, p[stage]), 1
         yield _resnet(spec, below + skip, c, p[stage]), 1
     if kind != NONE:
-        yield from _transformer(spec, stage, kind, p[stage], tokens, layers)
+        yield from _transformer(spec, stage, kind, p[stage], tokens, spec.depths("up", stage))
     if stage:
         yield _resample(c, p[stage], p[stage - 1]), 1

@@ -6,8 +6,9 @@ import pytest
 
 from compress.cost import cost, padded_bytes, parameters
 from compress.operations import attention, convolution, depthwise, norm, operations, padded
-from students.presets import dreamlite_full, sdxl_full
+from students.presets import dreamlite_full
 from students.spec import CROSS, NONE, SELF_CROSS
+from tests.pruning.families import NARROW, PUBLISHED
 from tests.pruning.nets import STUDENT, TEACHER
 
 UNALIKE = replace(
@@ -30,6 +31,7 @@ UNALIKE = replace(
         replace(UNALIKE, separable=True, kv_heads=1, ff_mult=2),
         replace(STUDENT, widths=(40, 80), heads=(1, 2), norm_groups=8, text_dim=24, cross_dim=72, pooled_dim=10),
         replace(TEACHER, size_values=0, size_dim=0, pooled_dim=None),
+        *NARROW.values(),
     ],
 )
 def test_the_formulas_count_what_the_network_has(spec):
@@ -40,7 +42,8 @@ def test_the_formulas_count_what_the_network_has(spec):
 
 
 def test_the_published_parameters_come_out():
-    for spec, known in ((dreamlite_full(), 389_968_388), (sdxl_full(), 2_567_463_684)):
+    published = [(spec, known) for _, spec, known, _ in PUBLISHED.values()]
+    for spec, known in ((dreamlite_full(), 389_968_388), *published):
         assert sum(op.weights for op in operations(spec, 128, 128, 77)) == known
 
 

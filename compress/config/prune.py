@@ -27,6 +27,8 @@ PAIR = "pair"  # not an operator: the finished student on (target | condition)
 CRITERIA = ("random", "magnitude", "activation", "taylor", "fisher", "diff_pruning", "obs_diff", "eco_diff")
 LAYER_RULES = ("weights", "laptop", "bk_sdm", "koala", "tiny_fusion")
 KV_MERGES = ("mean", "svd")
+CLASSES = ("DreamLiteUNetModel", "UNet2DConditionModel")
+PLAIN_STEPS = ("depth", "width")  # all that UNet2DConditionModel's config.json can say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,10 @@ class PruneConfig(StageConfig):
     "pair": the student on the input it will be given) linear layers are refitted by ridge regression on
     `fitting_samples`, pulled towards their inherited weights by whichever of `ridges` generalises best. Errors are
     measured on `held_out_samples`.
+
+    `student_class` "UNet2DConditionModel" keeps the teacher's own class and everything that its config.json cannot
+    vary: the student is narrower and shallower, its middle block stays, and it generates only. Its steps are depth and
+    width.
     """
 
     kind: ClassVar[str] = "prune"
@@ -69,31 +75,54 @@ class PruneConfig(StageConfig):
     unstructured_baseline: bool = True
     layer_rule: str | None = field(default=None, metadata={"absent_means": None})
     budget: Budget | None = field(default=None, metadata={"absent_means": None})
+    student_class: str = field(default=CLASSES[0], metadata={"absent_means": CLASSES[0]})
 
     def goal(self, teacher: StudentSpec) -> StudentSpec:
         """The student that all steps together lead to, from what the teacher's spec leaves open (text, latent)."""
+        if self.student_class == "UNet2DConditionModel":
+            return self._plain_goal(teacher)
         stages = len(self.widths)
-        lowest = stages - 1
+        attending = [stage for stage, kind in enumerate(teacher.down_attention) if kind != NONE]
+        lowest = min(attending[-1] if attending else stages, stages - 1)
+        first = CROSS if teacher.up_attention[0] != NONE and lowest else NONE
         spec = StudentSpec(
             widths=self.widths,
             layers_per_block=(self.layers_per_block,) * stages,
             transformer_layers=self.transformer_layers,
             heads=(1,) * stages,
-            down_attention=tuple(SELF_CROSS if stage == lowest else CROSS for stage in range(stages)),
-            up_attention=tuple(SELF_CROSS if s == lowest else CROSS if s else NONE for s in range(stages)),
+            down_attention=_attention(CROSS, lowest, stages),
+            up_attention=_attention(first, lowest, stages),
+            middle=SELF_CROSS if teacher.middle == SELF_CROSS else NONE,
             cross_dim=teacher.cross_dim,
             text_dim=teacher.text_dim or teacher.cross_dim,
             size_dim=teacher.size_dim,
-            size_values=2,
+            size_values=2 if teacher.size_dim else 0,
             kv_heads=self.kv_heads,
             ff_mult=self.ff_mult,
             qk_norm=True,
             separable=True,
             in_channels=teacher.in_channels,
             out_channels=teacher.out_channels,
+            linear_projection=teacher.linear_projection,
             sample_size=teacher.sample_size,
         )
         return with_heads(spec)
+
+    def _plain_goal(self, teacher: StudentSpec) -> StudentSpec:
+        """The teacher with other widths and depths. Where its depths differ from layer to layer, they stay as they are
+        if the configuration repeats the teacher's numbers, and are one number a stage otherwise."""
+        layers = (self.layers_per_block,) * len(self.widths)
+        same = layers == teacher.layers_per_block and self.transformer_layers == teacher.transformer_layers
+        goal = replace(
+            teacher,
+            widths=self.widths,
+            layers_per_block=layers,
+            transformer_layers=self.transformer_layers,
+            down_depths=teacher.down_depths if same else None,
+            up_depths=teacher.up_depths if same else None,
+            plain=True,
+        )
+        return with_heads(goal)
 
     def problems(self) -> list[Problem]:
         """Also: widths on the lattice, known steps in a workable order, positive sample counts."""
@@ -110,6 +139,7 @@ class PruneConfig(StageConfig):
             *self.expect(
                 self.ridges != () and min(self.ridges) > 0, "ridges", "Give positive shares such as 0.01 and 0.1."
             ),
+            *self.expect(self.student_class in CLASSES, "student_class", f"Use one of {', '.join(CLASSES)}."),
             *self._step_problems(),
             *self._budget_problems(),
         ]
@@ -121,7 +151,17 @@ class PruneConfig(StageConfig):
             found += self.expect(value is None or "width" in self.steps, name, "Add the step width, which it decides.")
         if len(self.transformer_layers) == stages and stages:
             # 64 is only a stand-in: what the teacher decides is checked against it when it has been opened.
-            stand_in = replace(_STAND_IN, widths=self.widths, heads=(1,) * stages)
+            free = self.student_class != CLASSES[0]  # depth 0 says that a stage of the teacher attends to nothing
+            every = tuple(NONE if free and depth == 0 else SELF_CROSS for depth in self.transformer_layers)
+            stand_in = replace(
+                _STAND_IN,
+                widths=self.widths,
+                heads=(1,) * stages,
+                layers_per_block=(1,) * stages,
+                transformer_layers=(1,) * stages,
+                down_attention=every,
+                up_attention=(NONE, *every[1:]) if stages > 1 else every,
+            )
             legal = self.goal(stand_in).problems()
             found += [Problem(what, where, remedy) for what, remedy in legal]
         return found
@@ -152,7 +192,19 @@ class PruneConfig(StageConfig):
             if first in self.steps and then in self.steps:
                 in_order = self.steps.index(first) < self.steps.index(then)
                 found += self.expect(in_order, "steps", f"Put {first} before {then}.")
+        if self.student_class != CLASSES[0]:
+            remedy = f"Use {' and '.join(PLAIN_STEPS)} alone: nothing else can be said in its config.json."
+            found += self.expect(set(self.steps) <= set(PLAIN_STEPS), "steps", remedy)
         return found
+
+
+def _attention(first: str, lowest: int, stages: int) -> tuple[str, ...]:
+    """`first` in the first stage, self- and cross-attention in the lowest one that attends, in between cross-attention
+    alone."""
+    return tuple(
+        SELF_CROSS if stage == lowest else NONE if stage > lowest else CROSS if stage else first
+        for stage in range(stages)
+    )
 
 
 _STAND_IN = StudentSpec(

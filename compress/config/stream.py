@@ -37,7 +37,8 @@ class StreamConfig(PruneConfig):
 
     def goal(self, teacher: StudentSpec) -> StudentSpec:
         """The student that all steps together lead to."""
-        return replace(super().goal(teacher), cross_dim=self.cross_dim)
+        goal = super().goal(teacher)
+        return goal if goal.plain else replace(goal, cross_dim=self.cross_dim)
 
     def problems(self) -> list[Problem]:
         """Also: nothing that would take samples."""

@@ -6,32 +6,16 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from compress.operations import Op, attention, convolution, depthwise, group_norm, norm, operations, pointwise
-from students.spec import NONE, SELF_CROSS, StudentSpec
+from students.presets import sd15_full, sd21_full
 
 LATENT = 64  # of a 512 px picture
 TOKENS = 77
 
 
-def stable_diffusion(version: str) -> StudentSpec:
-    """The U-Net of Stable Diffusion "1.5" (859.5 M) or "2.1" (865.9 M): the same widths, other heads and text."""
-    heads, cross_dim = {"1.5": ((8, 8, 8, 8), 768), "2.1": ((5, 10, 20, 20), 1024)}[version]
-    attends = (SELF_CROSS, SELF_CROSS, SELF_CROSS, NONE)
-    return StudentSpec(
-        widths=(320, 640, 1280, 1280),
-        layers_per_block=(2, 2, 2, 2),
-        transformer_layers=(1, 1, 1, 1),
-        heads=heads,
-        down_attention=attends,
-        up_attention=attends,
-        cross_dim=cross_dim,
-        linear_projection=version == "2.1",
-        sample_size=LATENT,
-    )
-
-
 def unet(version: str) -> Iterator[Op]:
     """One forward on a 512 px latent; classifier-free guidance would take two."""
-    return operations(stable_diffusion(version), LATENT, LATENT, TOKENS)
+    spec = {"1.5": sd15_full, "2.1": sd21_full}[version]()
+    return operations(spec, LATENT, LATENT, TOKENS)
 
 
 def text_encoder(layers: int, c: int, heads: int) -> Iterator[Op]:

@@ -21,15 +21,20 @@ Batch = tuple[Tensor, Condition]  # (x0_bchw, what the network is told)
 
 @dataclass(frozen=True)
 class Noised:
-    """A batch with its noise drawn, so that every network is asked the same question."""
+    """A batch with its noise drawn, so that every network is asked the same question.
+
+    paired is True where the teacher itself takes (target | condition), as DreamLite does: then every network is asked
+    with pairs.
+    """
 
     x_bchw: Tensor
     sigma_b: Tensor
     velocity_bchw: Tensor  # eps - x0
     condition: Condition
+    paired: bool = False
 
 
-def noised(batches: Iterable[Batch], seed: int) -> list[Noised]:
+def noised(batches: Iterable[Batch], seed: int, paired: bool = False) -> list[Noised]:
     """Draws noise and levels for each batch. Levels are stratified in (0, 1], so that few samples cover them all."""
     generator = torch.Generator().manual_seed(seed)
     drawn = []
@@ -40,29 +45,31 @@ def noised(batches: Iterable[Batch], seed: int) -> list[Noised]:
         eps_bchw = torch.randn(x0_bchw.shape, generator=generator).to(x0_bchw)
         sigma_b111 = sigma_b[:, None, None, None]
         x_bchw = (1 - sigma_b111) * x0_bchw + sigma_b111 * eps_bchw
-        drawn.append(Noised(x_bchw, sigma_b, eps_bchw - x0_bchw, condition))
+        drawn.append(Noised(x_bchw, sigma_b, eps_bchw - x0_bchw, condition, paired))
     return drawn
 
 
 def rows_of(batch: Noised, rows: slice) -> Noised:
     """Some samples of a batch."""
-    return Noised(batch.x_bchw[rows], batch.sigma_b[rows], batch.velocity_bchw[rows], batch.condition[rows])
+    parts = batch.x_bchw[rows], batch.sigma_b[rows], batch.velocity_bchw[rows], batch.condition[rows]
+    return Noised(*parts, batch.paired)
 
 
 def predict(unet: nn.Module, batch: Noised, pair: bool = False) -> Tensor:
     """The network's velocity for the target, in the batch's shape.
 
-    pair False gives it the latent alone, as the teacher takes it. pair True gives it (target | condition) of double
-    width, the condition panel being zeros unless the batch edits a source, and reads the left half of the answer.
+    pair False gives it the latent alone, as most teachers take it. pair True, or a paired batch, gives it
+    (target | condition) of double width, the condition panel being zeros unless the batch edits a source, and reads the
+    left half of the answer.
     """
     output_bchw = unet(**call_arguments(unet, batch, pair))[0]
-    return output_bchw[..., : batch.x_bchw.shape[3]] if pair else output_bchw
+    return output_bchw[..., : batch.x_bchw.shape[3]] if pair or batch.paired else output_bchw
 
 
 def call_arguments(unet: nn.Module, batch: Noised, pair: bool = False) -> dict[str, Any]:
     """What a U-Net's forward is called with, by its config."""
     sample_bchw = batch.x_bchw
-    if pair:
+    if pair or batch.paired:
         source = batch.condition.source_bchw
         sample_bchw = torch.cat([sample_bchw, torch.zeros_like(sample_bchw) if source is None else source], dim=3)
     return {

@@ -38,11 +38,12 @@ def compensate(
     draft: Draft, teacher: TeacherFeatures, lineage: Lineage, pair: bool, ridges: Sequence[float] = RIDGES
 ) -> dict[str, tuple[float, float]]:
     """Refits the draft's linear outputs in place. `pair` runs it as a student runs (target | condition), fitting the
-    target's half; `ridges` are tried at each layer, relative to the mean energy of a feature.
+    target's half, unless the teacher runs so too and there are features for both halves; `ridges` are tried at each
+    layer, relative to the mean energy of a feature.
 
     Returns the relative squared error of every refitted map on the fitting samples: {tensor: (before, after)}.
     """
-    sites = _Sites(draft, teacher, lineage, pair, ridges)
+    sites = _Sites(draft, teacher, lineage, pair and not teacher.samples.paired, ridges)
     with ExitStack() as stack:
         for handle in sites.hooks():
             stack.callback(handle.remove)
@@ -56,6 +57,10 @@ class _Sites:
     ) -> None:
         self.spec, self.unet = draft.spec, draft.unet
         self.pair, self.ridges = pair, ridges
+        self.doubles = draft.spec.separable  # a separable student's inner channels are two copies of a dense teacher's
+        self.convolution = "weight"
+        if any(name.endswith(".conv1.pointwise") for name in teacher.modules):
+            self.doubles, self.convolution = False, "pointwise.weight"  # the teacher has them already
         self.errors: dict[str, tuple[float, float]] = {}
         self.seen: dict[str, Tensor] = {}  # what the student's own modules just received
         self.rows = 0  # latent rows of the current transformer
@@ -125,7 +130,7 @@ class _Sites:
             wanted = self.targets.get(self.targets.norm(name), f"{name}.weight", 1)
             if wanted is None:
                 return None
-            if self.spec.separable and name.endswith("norm2"):
+            if self.doubles and name.endswith("norm2"):
                 wanted = _twice(wanted, self.spec.norm_groups)
             unit = nn.functional.group_norm(args[0], norm.num_groups, eps=norm.eps)
             unit_nc, wanted_nc = self._pixels(unit), wanted.movedim(1, -1).flatten(0, -2)
@@ -188,12 +193,12 @@ class _Sites:
 
     def _at_conv1(self, name: str) -> Callable[..., Tensor | None]:
         def hook(module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            wanted = self.targets.get(self.targets.inner(name), f"{name}.conv1.weight", 1)
+            wanted = self.targets.get(self.targets.inner(name), f"{name}.conv1.{self.convolution}", 1)
             if wanted is None:
                 return None
             block = self.modules[name]
             time_bc = block.time_emb_proj(block.nonlinearity(self.seen[f"{name}/temb"]))
-            if self.spec.separable:
+            if self.doubles:
                 wanted = _twice(wanted, self.spec.norm_groups)
             wanted_nc = wanted.movedim(1, -1).flatten(0, -2)
             gap_nc = (wanted - time_bc[:, :, None, None]).movedim(1, -1).flatten(0, -2)
@@ -207,7 +212,7 @@ class _Sites:
 
     def _at_resnet(self, name: str) -> Callable[..., Tensor | None]:
         def hook(block: Any, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            wanted = self.targets.get(self.targets.resnet(name), f"{name}.conv2.weight", 1)
+            wanted = self.targets.get(self.targets.resnet(name), f"{name}.conv2.{self.convolution}", 1)
             if wanted is None:
                 return None
             wanted_nc = wanted.movedim(1, -1).flatten(0, -2)

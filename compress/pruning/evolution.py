@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -18,6 +18,7 @@ from students.init import Ledger, Step
 from students.spec import StudentSpec
 
 PAIR = "pair"  # the last step: no weight changes, but the student is given (target | condition), as it will be
+PLAIN = "plain"  # the last step of a student that stays in the teacher's class and generates only
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def target(spec: StudentSpec, goal: StudentSpec, steps: Sequence[str]) -> Studen
     """The spec that `steps` lead to; equals the goal where no step is left out."""
     for step in steps:
         spec = OPERATORS[step].target(spec, goal)
-    return spec
+    return replace(spec, plain=spec.plain or goal.plain)
 
 
 def evolve(
@@ -102,7 +103,11 @@ def evolve(
     walk.row("teacher", "teacher", draft, time.perf_counter())
     for name in plan.steps:
         draft = walk.step(name, draft)
-    walk.row(PAIR, "target and condition side by side", draft, time.perf_counter(), pair=True)
+    if plan.goal.plain:
+        draft = draft.as_plain()
+        walk.row(PLAIN, "as UNet2DConditionModel", draft, time.perf_counter())
+    else:
+        walk.row(PAIR, "target and condition side by side", draft, time.perf_counter(), pair=True)
     return Evolution(draft, walk.rows, walk.ledger, bench.report)
 
 
@@ -136,7 +141,7 @@ class _Walk:
             fitted = velocity_mse(draft.unet, self.samples.held_out, self.reference, pair)
         batch = self.samples.held_out[0]
         height, width = batch.x_bchw.shape[2:]
-        costs = cost(draft.spec, height, width * (1 + pair), batch.condition.tokens_btd.shape[1])
+        costs = cost(draft.spec, height, width * (1 + (pair or batch.paired)), batch.condition.tokens_btd.shape[1])
         wall_s = time.perf_counter() - began
         row = Row(name, title, **costs.metrics(), velocity_mse=mse, velocity_mse_fitted=fitted, wall_s=wall_s)
         self.rows.append(row)

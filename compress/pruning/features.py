@@ -52,6 +52,7 @@ def join(batches: Sequence[Noised]) -> Noised:
         torch.cat([b.sigma_b for b in batches]),
         torch.cat([b.velocity_bchw for b in batches]),
         Condition.cat([b.condition for b in batches]),
+        batches[0].paired,
     )
 
 

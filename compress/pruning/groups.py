@@ -5,9 +5,11 @@ them, because a network cut in place no longer agrees with its config (`Downsamp
 Cutting means building a new network and slicing into it, and what is left for us to mend is how groups are read:
 - the two halves of GEGLU's projection come as twice as many free channels: they are paired to one neuron; and all
   neurons are alike, so the twin that is traced has few (10,240 of them took most of the time at SDXL's size);
-- an attention's query, key, value and output come as 64-channel soup: they are tied into heads;
+- an attention's query, key, value and output come as 64-channel soup: they are tied into heads, or where a student has
+  as many heads as its teacher and thinner ones, into the dimensions within each head (`within_heads`);
 - repeated key/value heads make torch-pruning divide by zero: the graph is traced on a twin with all heads;
 - skip connections land at an offset behind a concatenation: members carry their own indices;
+- a middle block of one residual block (SSD-1B) exists in diffusers' plain class alone: the twin borrows it from there;
 - channels are normed 32 groups at a time: groups that feed a GroupNorm say so, and are cut evenly (see select.py).
 """
 
@@ -23,9 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.cost import empty, example_inputs
-from students.spec import StudentSpec
+from students.spec import NONE, RESNET, StudentSpec
 
 CHANNEL, HEAD, NEURON = "channel", "head", "neuron"
+DIMENSION = "dimension"  # of a head
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Units that must be kept or dropped together in every member. `norm_groups` is 0 where no GroupNorm reads it."""
+    """Units that must be kept or dropped together in every member. Of each of `norm_groups` equal runs of units as many
+    stay: those that a GroupNorm norms together, or the dimensions of one head; 0 where units stay wherever they are."""
 
     name: str
     kind: str
@@ -59,7 +63,7 @@ def find_groups(spec: StudentSpec) -> tuple[Group, ...]:
     on the meta device, so SDXL takes seconds and no memory."""
     import torch_pruning
 
-    twin = empty(replace(spec, kv_heads=None, qk_norm=False, ff_mult=1)).requires_grad_(True)
+    twin = _twin(spec)
     rows = 2 ** (spec.stages - 1) * 2
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -76,6 +80,26 @@ def find_groups(spec: StudentSpec) -> tuple[Group, ...]:
         covered.update(m.parameter for m in members if m.axis == 0 and m.index_us.numel() == _extent(twin, m))
         traced.setdefault(_group_name(name), []).extend(members)
     return tuple(_shape_group(name, members, twin, spec) for name, members in traced.items())
+
+
+def within_heads(group: Group) -> Group:
+    """The same attention, its units being the dimensions of its heads, of which each head keeps as many.
+
+    ValueError where heads share keys and values: those would have to keep the same dimensions in all of them.
+    """
+    if group.kind != HEAD or not any(m.parameter.endswith(".to_k.weight") for m in group.members):
+        raise ValueError(f"{group.name}: heads that share keys and values cannot grow thinner")
+    members = tuple(replace(member, index_us=member.index_us.reshape(-1, 1)) for member in group.members)
+    return Group(group.name, DIMENSION, group.units * group.unit_size, members, group.units)
+
+
+def _twin(spec: StudentSpec) -> Any:
+    """A network without weights whose widths hang together as those of `spec` do, and which torch-pruning can trace."""
+    middle = NONE if spec.middle == RESNET else spec.middle
+    twin: Any = empty(replace(spec, kv_heads=None, qk_norm=False, ff_mult=1, plain=False, middle=middle))
+    if spec.middle == RESNET:
+        twin.mid_block = empty(spec).mid_block
+    return twin.requires_grad_(True)
 
 
 def _can_be_root(name: str, module: nn.Module) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DreamLiteUNetModel
 
 from compress.config.budget import UNIFORM
 from compress.config.prune import PAIR, PruneConfig
@@ -19,8 +19,9 @@ from compress.pruning.budget.goal import goal_within
 from compress.pruning.budget.scores import stage_scores
 from compress.pruning.calibration import noised, predictions, velocity_mse
 from compress.pruning.criteria.layers import skip_errors
-from compress.pruning.evolution import Evolution, Plan, Row, Samples, evolve, rehouse, target
+from compress.pruning.evolution import PLAIN, Evolution, Plan, Row, Samples, evolve, rehouse, target
 from compress.pruning.plan import Budget, plan_widths
+from compress.pruning.reach import unreachable
 from compress.pruning.surgery import Bench, Draft
 from compress.pruning.surgery.base import transformer_blocks
 from compress.pruning.unstructured import baseline
@@ -57,7 +58,8 @@ def run(config: PruneConfig, ctx: StageContext) -> StageResult:
         rows.append(unstructured_row(teacher, evolution.rows, samples))
     system.with_unet(evolution.draft.unet).save(ctx.out)
     evolution.ledger.save(ctx.out / TABLE)
-    return result(evolution, rows, reopened_mse(ctx.out, ctx.device, teacher, samples))
+    pair = not plan.goal.plain
+    return result(evolution, rows, reopened_mse(ctx.out, ctx.device, teacher, samples, pair))
 
 
 def make_plan(config: PruneConfig, teacher: Any, system: DiffusionSystem, scores: Scores | None = None) -> Plan:
@@ -66,7 +68,9 @@ def make_plan(config: PruneConfig, teacher: Any, system: DiffusionSystem, scores
     try:
         spec = StudentSpec.from_config(teacher.config, system.text_encoder.config.hidden_size)
     except ValueError as error:
-        raise UserError.of(str(error), "teacher", "Use a U-Net of SDXL's or DreamLite's kind") from None
+        raise UserError.of(
+            str(error), "teacher", "Use a U-Net of Stable Diffusion's, SDXL's or DreamLite's kind"
+        ) from None
     _, height, width = system.latent_shape
     goal = reach(config, spec, height, width, system.text_encoder.config.max_position_embeddings, scores)
     return Plan(goal, config.steps, config.compensated, config.ridges)
@@ -85,10 +89,11 @@ def reach(
 ) -> StudentSpec:
     """The goal, with the sizes that a budget leaves (of a forward on this latent and text); UserError where a teacher
     of `spec` cannot become it."""
-    if config.budget is not None:
-        return goal_within(config, spec, height, width, tokens, scores).spec
-    goal = config.goal(spec)
     where = f"stage {config.name!r}"
+    if config.budget is not None:
+        goal = goal_within(config, spec, height, width, tokens, scores).spec
+    else:
+        goal = config.goal(spec)
     if len(spec.widths) != len(goal.widths):
         what = f"the teacher has {len(spec.widths)} stages, widths names {len(goal.widths)}"
         raise UserError.of(what, where, "Give one width a stage of the teacher.")
@@ -102,30 +107,12 @@ def reach(
     return goal
 
 
-def unreachable(goal: StudentSpec, teacher: StudentSpec) -> list[tuple[str, str]]:
-    """(what, remedy) for everything in the goal that no operator can make from this teacher."""
-    found = [
-        (f"{name} of stage {stage} is {new}, the teacher has {old}", f"Use at most {old}.")
-        for name in ("widths", "layers_per_block", "transformer_layers")
-        for stage, (new, old) in enumerate(zip(getattr(goal, name), getattr(teacher, name), strict=True))
-        if new > old
-    ]
-    stages = zip(pairwise(teacher.widths), pairwise(goal.widths), strict=True)
-    for stage, ((old, old_below), (new, new_below)) in enumerate(stages):
-        if old == old_below and new != new_below:
-            what = (
-                f"widths {new} and {new_below} part stages {stage} and {stage + 1}, which are one stream in the teacher"
-            )
-            found.append((what, f"Give both the same width, at most {old}."))
-    return found
-
-
 def draw_samples(config: PruneConfig, system: DiffusionSystem) -> Samples:
     """Three disjoint draws of the world, noised: for importance, for least squares, for measuring."""
 
     def draw(count: int, seed: int) -> list[Any]:
         batches = latent_batches(system, "t2i", count, 1000 * config.seed + seed, BATCH)
-        return noised(batches, seed)
+        return noised(batches, seed, isinstance(system.unet, DreamLiteUNetModel))
 
     return Samples(
         draw(config.calibration_samples, 101), draw(config.fitting_samples, 102), draw(config.held_out_samples, 103)
@@ -147,16 +134,18 @@ def unstructured_row(teacher: torch.nn.Module, rows: list[Row], samples: Samples
     )
 
 
-def reopened_mse(folder: Path, device: torch.device, teacher: torch.nn.Module, samples: Samples) -> float:
+def reopened_mse(
+    folder: Path, device: torch.device, teacher: torch.nn.Module, samples: Samples, pair: bool = True
+) -> float:
     """The velocity error of the student as it was written, in its own input format."""
     student = load_unet(folder).to(device).eval()
-    return velocity_mse(student, samples.held_out, predictions(teacher, samples.held_out), pair=True)
+    return velocity_mse(student, samples.held_out, predictions(teacher, samples.held_out), pair)
 
 
 def result(evolution: Evolution, rows: list[Row], mse: float) -> StageResult:
     """What the card says. `kept` is the heat map's: operator -> group -> units, how many stayed, their importance."""
     last = evolution.rows[-1]
-    assert last.step == PAIR
+    assert last.step in (PAIR, PLAIN)
     metrics = {
         "parameters_m": last.parameters_m,
         "macs_g": last.macs_g,

@@ -7,8 +7,9 @@ from functools import cache
 import pytest
 
 from compress.cost import skeleton
-from compress.pruning.groups import CHANNEL, HEAD, NEURON, find_groups
+from compress.pruning.groups import CHANNEL, DIMENSION, HEAD, NEURON, find_groups, within_heads
 from students.spec import NONE, SELF_CROSS
+from tests.pruning.families import NARROW, some_slow
 from tests.pruning.nets import STUDENT, TEACHER
 
 THREE_STAGES = replace(
@@ -33,8 +34,12 @@ def groups_by_name(spec):
     return {group.name: group for group in groups_of(spec)}
 
 
-@pytest.mark.parametrize("spec", [TEACHER, THREE_STAGES, STUDENT, MHA_STUDENT])
-def test_every_entry_of_every_width_belongs_to_exactly_one_group(spec):
+SPECS = {"teacher": TEACHER, "three stages": THREE_STAGES, "student": STUDENT, "all keys": MHA_STUDENT, **NARROW}
+
+
+@pytest.mark.parametrize("name", some_slow(SPECS, fast=(*tuple(SPECS)[:4], "SD 1.5", "SSD-1B")))
+def test_every_entry_of_every_width_belongs_to_exactly_one_group(name):
+    spec = SPECS[name]
     found: dict[tuple[str, int], Counter[int]] = {}
     for group in groups_of(spec):
         for member in group.members:
@@ -64,6 +69,38 @@ def test_an_attention_falls_apart_into_heads():
     axes = {member.parameter.removeprefix(f"{name}."): member.axis for member in group.members}
     assert axes == {"to_q.weight": 0, "to_k.weight": 0, "to_v.weight": 0, "to_out.0.weight": 1}
     assert all(member.index_us[1].tolist() == list(range(64, 128)) for member in group.members)
+
+
+def test_heads_that_stay_as_many_grow_thinner_by_dimensions():
+    name = "down_blocks.2.attentions.0.transformer_blocks.0.attn1"
+    heads = groups_by_name(NARROW["SD 1.5"])[name]
+    thin = within_heads(heads)
+    assert (heads.kind, heads.units, heads.unit_size) == (HEAD, 2, 96)
+    assert (thin.kind, thin.units, thin.unit_size, thin.norm_groups) == (DIMENSION, 192, 1, 2)
+    assert all(member.index_us.flatten().tolist() == list(range(192)) for member in thin.members)
+    with pytest.raises(ValueError, match="share keys and values"):
+        within_heads(groups_by_name(STUDENT)["down_blocks.1.attentions.0.transformer_blocks.0.attn1"])
+
+
+def test_time_and_size_embedding_are_one_stream_that_every_residual_block_reads():
+    (stream,) = [
+        g
+        for g in groups_of(TEACHER)
+        if any((m.parameter, m.axis) == ("time_embedding.linear_2.weight", 0) for m in g.members)
+    ]
+    places = {(member.parameter, member.axis) for member in stream.members}
+    assert {("add_embedding.linear_2.weight", 0), ("time_embedding.linear_2.bias", 0)} <= places
+    readers = {name for name, _ in skeleton(TEACHER).named_parameters() if name.endswith("time_emb_proj.weight")}
+    assert {(name, 1) for name in readers} <= places and stream.units == 4 * 64
+    assert stream.norm_groups == 0
+
+
+@pytest.mark.parametrize("name", ["KOALA", "SSD-1B"])
+def test_without_a_transformer_in_the_middle_the_lowest_stream_still_meets_itself(name):
+    members = [m for g in groups_of(NARROW[name]) for m in g.members]
+    assert any(m.parameter.startswith("mid_block.resnets.0.") for m in members) == (name == "SSD-1B")
+    (read,) = [m for m in members if m.parameter == "up_blocks.0.resnets.0.norm1.weight" and m.index_us.shape[1] == 2]
+    assert sorted(read.index_us[5].tolist()) == [5, 192 + 5]
 
 
 def test_a_shared_key_value_head_belongs_to_no_query_head():

@@ -68,7 +68,11 @@ def test_a_teacher_in_the_students_class_has_the_teachers_tensors():
     ("change", "named"),
     [
         ({"time_embedding_type": "fourier"}, "time_embedding_type='fourier'"),
-        ({"mid_block_type": None}, "mid_block_type=None"),
+        ({"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}, "mid_block_type='UNetMidBlock2DSimpleCrossAttn'"),
+        ({"num_class_embeds": 1000}, "num_class_embeds=1000"),
+        ({"encoder_hid_dim": 4096}, "encoder_hid_dim=4096 without encoder_hid_dim_type"),
+        ({"_class_name": "UNetSpatioTemporalConditionModel"}, "UNetSpatioTemporalConditionModel"),
+        ({"_class_name": "DiTTransformer2DModel"}, "DiTTransformer2DModel"),
         ({"down_block_types": ["AttnDownBlock2D", "DownBlock2D", "DownBlock2D"]}, "AttnDownBlock2D"),
         ({"_class_name": "UNet3DConditionModel"}, "UNet3DConditionModel"),
         ({"transformer_layers_per_block": [1, 2, [4, 4]]}, "differs within a stage"),

@@ -20,10 +20,28 @@ def largest_of(config: PruneConfig, teacher: StudentSpec) -> StudentSpec:
     """The student with all of the config's operators and the teacher's widths and depths."""
     stages = len(teacher.widths)
     sized = replace(config, widths=teacher.widths, transformer_layers=(1,) * stages)
-    goal = replace(
-        sized.goal(teacher), layers_per_block=teacher.layers_per_block, transformer_layers=teacher.transformer_layers
-    )
+    goal = replace(sized.goal(teacher), layers_per_block=teacher.layers_per_block)
+    if goal.plain:
+        goal = replace(
+            goal,
+            transformer_layers=teacher.transformer_layers,
+            down_depths=teacher.down_depths,
+            up_depths=teacher.up_depths,
+        )
+    else:
+        goal = replace(goal, transformer_layers=_common_depths(teacher))
     return target(teacher, goal, config.steps)
+
+
+def _common_depths(teacher: StudentSpec) -> tuple[int, ...]:
+    """Transformer blocks that every layer of a stage has, the middle block counted with the lowest."""
+    found = []
+    for stage, deepest in enumerate(teacher.transformer_layers):
+        depths = [*teacher.depths("down", stage), *teacher.depths("up", stage)]
+        if stage == teacher.stages - 1 and teacher.middle_depth:
+            depths.append(teacher.middle_depth)
+        found.append(min(depths, default=deepest))
+    return tuple(found)
 
 
 def goal_within(

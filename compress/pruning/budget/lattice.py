@@ -40,12 +40,15 @@ def knobs_of(largest: StudentSpec, streams: Sequence[int], fixed: Sequence[str] 
 
     Heads are no knob of their own: a legal student has one for every 64 channels. Neighbouring stages whose `streams`
     (the teacher's widths) are equal carry one residual stream, so they stay of one width. Transformer blocks of a stage
-    that attends nowhere cost nothing and stay as they are.
+    that attends nowhere cost nothing and stay as they are; so do depths that differ from layer to layer, for a number a
+    stage cannot make them smaller.
     """
     found = [Knob(WIDTHS, stages, _widths(largest.widths[stages[0]])) for stages in tied(streams)]
     for stage in range(largest.stages):
+        if largest.down_depths is not None:
+            break
         attends = {largest.down_attention[stage], largest.up_attention[stage]} != {NONE}
-        if attends or stage == largest.stages - 1:  # the middle block is of the last stage
+        if attends or (stage == largest.stages - 1 and largest.middle_depth):
             found.append(Knob(BLOCKS, (stage,), _from_one(largest.transformer_layers[stage])))
         found.append(Knob(LAYERS, (stage,), _from_one(largest.layers_per_block[stage])))
     found.append(Knob(NEURONS, (), _from_one(largest.ff_mult)))

@@ -10,7 +10,7 @@ from compress.pruning.importance import Saliency
 
 
 class Activation(Criterion):
-    """Squared weight times the mean square of the input that it meets (eq. 1 of the paper, squared).
+    """Squared weight times the mean square of the input that it meets (the paper's |W| |X|, squared).
 
     Summed over a row it is the energy of that output, had its inputs been uncorrelated.
     """

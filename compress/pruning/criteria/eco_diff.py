@@ -1,10 +1,10 @@
 """EcoDiff: learn masks over heads and neurons, so that whole pictures change least (arXiv 2412.02852).
 
 Every unit has a gate on its way into the layers that read it, drawn from the hard concrete distribution (Louizos et
-al., arXiv 1712.01312, eq. 10-11): it is 0 or 1 with positive probability and differentiable in between. One set of
-gates serves all steps. The loss is the distance between the latents that sampling from pure noise ends in with and
-without gates, plus the expected number of open ones; each step is recomputed on the way back, so memory is that of one
-step. A unit's score is the probability that its gate is open.
+al., arXiv 1712.01312): it is 0 or 1 with positive probability and differentiable in between. One set of gates serves
+all steps. The loss is the distance between the latents that sampling from pure noise ends in with and without gates,
+plus the expected number of open ones; each step is recomputed on the way back, so memory is that of one step. A unit's
+score is the probability that its gate is open.
 
 EcoDiff masks heads and FFN neurons; here channels have gates too, so that it scores all that can be made narrower.
 Shape suffixes: u units of all groups, f input channels of a layer.
@@ -103,13 +103,13 @@ def learn_gates(
 
 
 def hard_concrete(logits_u: Tensor, uniform_u: Tensor) -> Tensor:
-    """Gates in [0, 1] (arXiv 1712.01312, eq. 10-11) for uniform draws in (0, 1)."""
+    """Gates in [0, 1] (arXiv 1712.01312, the hard concrete distribution) for uniform draws in (0, 1)."""
     soft_u = ((uniform_u.logit() + logits_u) / TEMPERATURE).sigmoid()
     return (soft_u * (HIGH - LOW) + LOW).clamp(0, 1)
 
 
 def open_probability(logits_u: Tensor) -> Tensor:
-    """The probability that a gate is not 0 (arXiv 1712.01312, eq. 12)."""
+    """The probability that a gate is not 0 (arXiv 1712.01312, a gate's part of the expected L0 norm)."""
     return (logits_u - TEMPERATURE * torch.tensor(-LOW / HIGH).log().to(logits_u)).sigmoid()
 
 

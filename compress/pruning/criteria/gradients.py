@@ -19,7 +19,7 @@ LOSS_SHARE = 0.05  # Diff-Pruning's threshold T
 
 class Taylor(Criterion):
     """|weight * gradient|, averaged over batches: the first-order change of the loss when a weight is set to zero
-    (Molchanov et al., arXiv 1906.10771, eq. 8, without the square)."""
+    (Molchanov et al., arXiv 1906.10771, their first-order importance without the square)."""
 
     sees_batches = True
 
@@ -35,7 +35,7 @@ class Taylor(Criterion):
 
 class Fisher(Criterion):
     """(weight * gradient)^2, averaged over single samples: the second-order change of the loss with the empirical
-    Fisher matrix's diagonal for the Hessian (optimal brain damage, LeCun et al. 1990, eq. 5)."""
+    Fisher matrix's diagonal for the Hessian (optimal brain damage's saliency, LeCun et al. 1990)."""
 
     sees_samples = True
 
@@ -51,7 +51,7 @@ class Fisher(Criterion):
 
 class DiffPruning(Criterion):
     """|weight * summed gradient|, over the noise levels that have something to learn from: Diff-Pruning (Fang et al.,
-    arXiv 2305.10924, eq. 8 and algorithm 1).
+    arXiv 2305.10924, its informative Taylor expansion over pruned timesteps).
 
     The paper walks from the cleanest level to the noisiest, sums gradients, and leaves out what comes once a level's
     loss is below a share T of the largest so far. Here each sample has a level of its own and each batch is walked

@@ -19,7 +19,7 @@ from torch import nn
 from compress.pruning.calibration import Noised, predictions, velocity_mse
 from compress.pruning.importance import Saliency
 from compress.pruning.select import Option, best_subset, cheapest_mix
-from students.spec import NONE, StudentSpec
+from students.spec import NONE, SELF_CROSS, StudentSpec
 
 Layers = tuple[int, ...]
 
@@ -71,20 +71,21 @@ def by_weights(choices: Sequence[Choice], task: LayerTask) -> dict[str, Layers]:
 
 
 def laptop(choices: Sequence[Choice], task: LayerTask) -> dict[str, Layers]:
-    """Keeps the layers whose absence shows most (LAPTOP-Diff, eq. 3: E|v_without - v|^2 on the first batch)."""
+    """Keeps the layers whose absence shows most (LAPTOP-Diff's one-shot criterion, arXiv 2404.11098:
+    E|v_without - v|^2, here on the first batch)."""
     return by_score(skip_errors(task.unet, task.batches[:1]), choices)
 
 
 def bk_sdm(choices: Sequence[Choice], task: LayerTask) -> dict[str, Layers]:
-    """BK-SDM's hand-made pattern (arXiv 2305.15798, section 3.1): going down the first layers of a stage stay, going up
-    the last one does too, since it meets the skip of another stage. Transformer blocks, of which BK-SDM's teacher has
-    one each, stay at even spacing, as TinyFusion (arXiv 2412.01199) reads the rule for deeper stacks."""
+    """BK-SDM's hand-made block removal (arXiv 2305.15798): going down the first layers of a stage stay, going up the
+    last one does too, since it meets the skip of another stage. Transformer blocks, of which BK-SDM's teacher has one
+    each, stay at even spacing, as TinyFusion (arXiv 2412.01199) reads the rule for deeper stacks."""
     return {choice.modules: _nearest(_even if _is_stack(choice) else _ends, choice) for choice in choices}
 
 
 def koala(choices: Sequence[Choice], task: LayerTask) -> dict[str, Layers]:
-    """KOALA's pattern for SDXL (arXiv 2312.04005, section 3.2): layers as in BK-SDM; of each stack of transformer
-    blocks the first ones stay, which the students there inherit by number (depth 10 -> 6 or 5)."""
+    """KOALA's removal of blocks and layers for SDXL (arXiv 2312.04005): layers as in BK-SDM; of each stack of
+    transformer blocks the first ones stay, which the students there inherit by number (depth 10 -> 6 or 5)."""
     return {choice.modules: _nearest(_first if _is_stack(choice) else _ends, choice) for choice in choices}
 
 
@@ -147,12 +148,15 @@ def shortcut(layer: Any, x: torch.Tensor) -> torch.Tensor:
 def plan_depth(
     spec: StudentSpec, parameters: Callable[[StudentSpec], int], error: Callable[[str], float], limit: int
 ) -> StudentSpec:
-    """LAPTOP-Diff's knapsack (eq. 5): the depths with the least sum of skip errors whose network has at most `limit`
-    parameters. Each stage chooses its layers and its transformer blocks, which one spec gives to its way down, its way
-    up and (the lowest stage) the middle alike.
+    """LAPTOP-Diff's knapsack (arXiv 2404.11098, by the additivity of its criterion): the depths with the least sum of
+    skip errors whose network has at most `limit` parameters. Each stage chooses its layers and its transformer blocks,
+    which one spec gives to its way down, its way up and (the lowest stage) the middle alike.
 
-    Raises ValueError, with the least that is possible, where no depths meet the limit.
+    Raises ValueError, with the least that is possible, where no depths meet the limit, and for a network whose depths
+    differ from layer to layer: one number a stage cannot say what each of them keeps.
     """
+    if spec.down_depths is not None:
+        raise ValueError("depths differ from layer to layer; give the depths that are to stay")
     known: dict[str, float] = {}
 
     def remembered(name: str) -> float:
@@ -197,7 +201,7 @@ def _lists(spec: StudentSpec, stage: int, layers: int, blocks: int) -> Iterator[
                 for layer in range(have):
                     stack = f"{name}.{layer}.transformer_blocks"
                     yield [f"{stack}.{block}" for block in range(spec.transformer_layers[stage])], blocks
-    if stage == spec.stages - 1:
+    if stage == spec.stages - 1 and spec.middle == SELF_CROSS:
         stack = "mid_block.attentions.0.transformer_blocks"
         yield [f"{stack}.{block}" for block in range(spec.transformer_layers[stage])], blocks
 

@@ -3,7 +3,7 @@
 Each layer is a least-squares problem: keep W x for the x that really arrive. Its Hessian is
 H = 2 sum_t a_t E[x_t x_t^T], with weights a_t that fall with the logarithm of the steps already taken, since an early
 error is carried through all later steps. A unit scores the sum of |w_j|^2 / (2 [H^-1]_jj) over the columns that read
-it (optimal brain surgeon, Hassibi and Stork 1993, eq. 5), so it counts where a unit is read and not where it is made.
+it (optimal brain surgeon's saliency, Hassibi and Stork 1993): it counts where a unit is read, not where it is made.
 
 A convolution is treated as if every tap saw the same channel statistics and taps were uncorrelated: H is then one
 matrix of channels, with a ninth of the rows that the unfolded taps would have.
@@ -141,7 +141,8 @@ def column_saliency(energy_f: Tensor, inverse_f: Tensor) -> Tensor:
 def make_up(hessian: Tensor, kept: Tensor) -> Tensor:
     """M of shape (kept, f): with x replaced by its kept part, W M^T in place of W changes the output least.
 
-    M = H_KK^-1 H_Kf, which is OBS's update (its eq. 5) for all removed inputs at once: W_K + W_Q H_QK H_KK^-1.
+    M = H_KK^-1 H_Kf, which is OBS's update of the weights that remain for all removed inputs at once:
+    W_K + W_Q H_QK H_KK^-1.
     """
     dead = (hessian.diagonal()[kept] <= 0).to(hessian).diag()  # an input that is always zero helps with none
     change = torch.linalg.solve(hessian[kept][:, kept] + dead, hessian[kept])

@@ -22,6 +22,7 @@ import torch
 from compress.config.prune import PAIR
 from compress.cost import cost, skeleton
 from compress.errors import Problem, UserError
+from compress.pruning.evolution import PLAIN
 from compress.pruning.stream.files import STEM, Checkpoint
 from compress.pruning.stream.memory import return_large_blocks
 from compress.pruning.stream.writer import DTYPES, write_safetensors
@@ -46,7 +47,7 @@ class Streamed:
 
 def teacher_spec(checkpoint: Checkpoint) -> StudentSpec:
     """What the network in the files is. UserError unless it is of the family and has exactly that network's tensors."""
-    remedy = "Use a U-Net of SDXL's or DreamLite's kind, as diffusers saves it."
+    remedy = "Use a U-Net of Stable Diffusion's, SDXL's or DreamLite's kind, as diffusers saves it."
     try:
         spec = StudentSpec.from_config(checkpoint.config)
         wanted = shapes(skeleton(spec))
@@ -90,7 +91,11 @@ def stream(
         draft, transplant = OPERATORS[name].apply(draft, goal, bench)
         transplants.append(transplant)
         networks.append(Network(name, OPERATORS[name].title, draft.spec, time.perf_counter() - began))
-    networks.append(Network(PAIR, "target and condition side by side", draft.spec, 0.0))
+    if goal.plain:
+        draft = draft.as_plain()
+        networks.append(Network(PLAIN, "as UNet2DConditionModel", draft.spec, 0.0))
+    else:
+        networks.append(Network(PAIR, "target and condition side by side", draft.spec, 0.0))
     with ThreadPoolExecutor(1) as aside:  # counting is Python's work, writing the processor's: one waits for neither
         rows_later = aside.submit(lambda: [network.row() for network in networks])
         began = time.perf_counter()

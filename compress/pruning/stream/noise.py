@@ -18,7 +18,7 @@ from compress.pruning.stream.files import STEM
 from compress.pruning.stream.writer import DTYPES, write_safetensors
 from students.init import Shapes, shapes
 from students.presets import sdxl_full
-from students.spec import NONE, StudentSpec
+from students.spec import StudentSpec
 
 POOL = 1 << 25  # random numbers drawn in all; tensors are stretches of them
 
@@ -87,24 +87,8 @@ def write_teacher(folder: Path, spec: StudentSpec, dtype: str = "bf16", shards: 
 
 
 def config_of(spec: StudentSpec) -> dict[str, Any]:
-    """The configuration of `UNet2DConditionModel`, as SDXL's unet/config.json has it."""
-    down = ["DownBlock2D" if kind == NONE else "CrossAttnDownBlock2D" for kind in spec.down_attention]
-    up = ["UpBlock2D" if kind == NONE else "CrossAttnUpBlock2D" for kind in reversed(spec.up_attention)]
-    return {
-        "_class_name": "UNet2DConditionModel",
-        "_diffusers_version": "0.19.0",
-        "sample_size": spec.sample_size,
-        "in_channels": spec.in_channels,
-        "out_channels": spec.out_channels,
-        "block_out_channels": spec.widths,
-        "down_block_types": down,
-        "up_block_types": up,
-        "layers_per_block": spec.layers_per_block[0],
-        "transformer_layers_per_block": spec.transformer_layers,
-        "attention_head_dim": spec.heads,
-        "cross_attention_dim": spec.cross_dim,
-        "use_linear_projection": spec.linear_projection,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": spec.size_dim,
-        "projection_class_embeddings_input_dim": spec.added_dim,
-    }
+    """What diffusers would write into unet/config.json: of `UNet2DConditionModel` where that class can say it."""
+    plain = replace(spec, plain=True)
+    said = spec if plain.unexpressed() else plain
+    name = "UNet2DConditionModel" if said.plain else "DreamLiteUNetModel"
+    return {"_class_name": name, "_diffusers_version": "0.19.0", **said.to_config()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -43,6 +43,17 @@ class Draft:
         unet = empty(spec)
         unet.load_state_dict(transplant.state(), strict=True, assign=True)
         return Draft(spec, unet.requires_grad_(False).to(next(self.unet.parameters()).device))
+
+    def as_plain(self) -> Draft:
+        """The same tensors in a `UNet2DConditionModel`; ValueError for what that class cannot express."""
+        if self.spec.plain:
+            return self
+        spec = replace(self.spec, plain=True)
+        if self.streamed is not None:
+            return Draft(spec, skeleton(spec), self.streamed)
+        unet = empty(spec)
+        unet.load_state_dict(self.unet.state_dict(), strict=True, assign=True)
+        return Draft(spec, unet.requires_grad_(False))
 
 
 @dataclass

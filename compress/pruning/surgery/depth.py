@@ -1,4 +1,4 @@
-"""Depth: drop whole layers (a residual block and a transformer) and transformer blocks.
+"""Depth: drop whole layers (a residual block and a transformer), transformer blocks, and the middle block.
 
 Which of them stay is a rule's decision (compress/pruning/criteria/layers.py): by default it goes by the velocity error
 when a layer alone is skipped, or by the sum of its scores where the criterion looks at no data.
@@ -13,13 +13,22 @@ from compress.pruning.criteria import CRITERIA, LAYER_RULES
 from compress.pruning.criteria.layers import Choice, Layers, LayerTask, subsets
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin, block_name, copy_tree, layers_of
 from students.init import Transplant
-from students.spec import NONE, StudentSpec
+from students.spec import NONE, SELF_CROSS, StudentSpec
 
 MIDDLE = "mid_block.attentions.0"
 
 
 def _target(spec: StudentSpec, goal: StudentSpec) -> StudentSpec:
-    return replace(spec, layers_per_block=goal.layers_per_block, transformer_layers=goal.transformer_layers)
+    middle = goal.middle if goal.middle == NONE else spec.middle  # a block can go, it cannot come
+    return replace(
+        spec,
+        layers_per_block=goal.layers_per_block,
+        transformer_layers=goal.transformer_layers,
+        down_depths=goal.down_depths,
+        up_depths=goal.up_depths,
+        middle=middle,
+        plain=goal.plain and spec.plain,
+    )
 
 
 def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
@@ -36,7 +45,8 @@ def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
             if modules.endswith("attentions"):
                 kept |= _move_blocks(transplant, f"{modules}.{new}", f"{modules}.{old}", draft, chosen, bench)
             copy_tree(transplant, f"{modules}.{new}", f"{modules}.{old}", transplant.had)
-    kept |= _move_blocks(transplant, MIDDLE, MIDDLE, draft, chosen, bench)
+    if spec.middle == SELF_CROSS:
+        kept |= _move_blocks(transplant, MIDDLE, MIDDLE, draft, chosen, bench)
     transplant.keep_rest()
     bench.report["depth"] = kept
     return transplant
@@ -84,12 +94,15 @@ def _layer_choices(draft: Draft, spec: StudentSpec, transplant: Transplant) -> I
 
 
 def _block_choices(draft: Draft, spec: StudentSpec) -> Iterator[Choice]:
-    stacks = [(MIDDLE, spec.stages - 1)]
+    stacks = [(MIDDLE, draft.spec.middle_depth, spec.middle_depth)] if spec.middle == SELF_CROSS else []
     for modules, side, stage in _lists(spec):
         if modules.endswith("attentions"):
-            stacks += [(f"{modules}.{layer}", stage) for layer in range(layers_of(draft.spec, side, stage))]
-    for transformer, stage in stacks:
-        have, want = draft.spec.transformer_layers[stage], spec.transformer_layers[stage]
+            had, wanted = draft.spec.depths(side, stage), spec.depths(side, stage)
+            if len(had) != len(wanted) and len(set(wanted)) > 1:
+                raise ValueError(f"{modules} loses layers, and those that stay are to differ in depth: {wanted}")
+            wants = wanted if len(had) == len(wanted) else wanted[:1] * len(had)
+            stacks += [(f"{modules}.{layer}", *pair) for layer, pair in enumerate(zip(had, wants, strict=True))]
+    for transformer, have, want in stacks:
         if want > have:
             raise ValueError(f"{transformer} has {have} transformer blocks and cannot grow to {want}")
         if want < have:

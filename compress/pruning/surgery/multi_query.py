@@ -166,7 +166,8 @@ def _moments(
 
 def _root(moment: Tensor) -> Tensor:
     """Symmetric square root, with a floor so that directions without activations keep their weights."""
-    floor = 1e-3 * moment.diagonal().mean()
+    energy = moment.diagonal().mean()
+    floor = torch.where(energy > 0, 1e-3 * energy, 1.0)  # a single token, centred, is nothing: then all weigh alike
     values, vectors = torch.linalg.eigh(moment + floor * torch.eye(len(moment), dtype=moment.dtype))
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
 

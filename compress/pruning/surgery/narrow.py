@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compress.pruning.criteria import Refit
-from compress.pruning.groups import Group, find_groups
+from compress.pruning.groups import DIMENSION, HEAD, Group, find_groups, within_heads
 from compress.pruning.importance import unit_scores
 from compress.pruning.select import cut, keep_best, slices
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin
@@ -26,16 +26,18 @@ def narrow(name: str, draft: Draft, spec: StudentSpec, bench: Bench) -> Transpla
     criterion lets its remaining inputs make up for the others.
     """
     transplant = begin(name, draft, spec)
-    groups = find_groups(draft.spec)
+    groups = [_as_cut(group, draft.spec, spec) for group in find_groups(draft.spec)]
     kept = {group.name: _choose(group, transplant, draft, bench) for group in groups}
     places = slices(groups, kept)
+    softer = {f"{group.name}.to_q.weight": (len(kept[group.name]) / group.units) ** 0.5 for group in _thinned(groups)}
     for tensor_name, wanted in transplant.wanted.items():
         had = transplant.had[tensor_name]
         shape = torch.Size(len(places.get((tensor_name, axis), range(extent))) for axis, extent in enumerate(had))
         if shape == had:
             transplant.rename(tensor_name, tensor_name)
         elif shape == wanted:
-            transplant.defer([tensor_name], partial(_cut_one, transplant, tensor_name, places, draft, bench))
+            scale = softer.get(tensor_name, 1.0)
+            transplant.defer([tensor_name], partial(_cut_one, transplant, tensor_name, places, draft, bench, scale))
     if transplant.wanted[f"{TIME_IN}.weight"][1] != transplant.had[f"{TIME_IN}.weight"][1]:
         _resample_time(transplant, places)
     for place, entries in places.items():
@@ -48,8 +50,26 @@ def narrow(name: str, draft: Draft, spec: StudentSpec, bench: Bench) -> Transpla
     return transplant
 
 
+def _as_cut(group: Group, had: StudentSpec, wanted: StudentSpec) -> Group:
+    """Heads are dropped whole where the student has fewer, and thinned where it has as many in a narrower stage."""
+    if group.kind != HEAD or had.heads != wanted.heads or had.widths == wanted.widths:
+        return group
+    return within_heads(group)
+
+
+def _thinned(groups: list[Group]) -> list[Group]:
+    """Attentions whose heads become thinner. Softmax divides logits by the root of a head's width, which the queries
+    have to make up for: fewer products of the size that they had would otherwise count for more."""
+    return [group for group in groups if group.kind == DIMENSION]
+
+
 def _cut_one(
-    transplant: Transplant, name: str, places: dict[tuple[str, int], Tensor], draft: Draft, bench: Bench
+    transplant: Transplant,
+    name: str,
+    places: dict[tuple[str, int], Tensor],
+    draft: Draft,
+    bench: Bench,
+    scale: float = 1.0,
 ) -> None:
     old = transplant.old[name]
     new, refit = _fitted_cut(old, name, places, draft, bench)
@@ -58,7 +78,7 @@ def _cut_one(
         lost = 1 - squared_norm(new) / max(squared_norm(old), 1e-300)
     else:
         method, lost = f"{method}, made up for ({refit.error_sliced:.3g} without)", refit.error_refitted
-    transplant.put(name, new, [name], method, lost)
+    transplant.put(name, new if scale == 1 else new * scale, [name], method, lost)
 
 
 def _fitted_cut(
@@ -121,7 +141,7 @@ def _resample_time(transplant: Transplant, places: dict[tuple[str, int], Tensor]
 WIDTH = Operator(
     "width",
     "narrower stages",
-    lambda spec, goal: replace(spec, widths=goal.widths, heads=goal.heads),
+    lambda spec, goal: replace(spec, widths=goal.widths, heads=goal.heads, heads_fixed=goal.heads_fixed),
     lambda draft, spec, bench: narrow("width", draft, spec, bench),
 )
 FEED_FORWARD = Operator(

@@ -55,6 +55,12 @@ def _same_text(draft: Draft, spec: StudentSpec, bench: Bench) -> None:
             "stage 'prune', text_dim",
             "Use the teacher's text encoder (text_dim equal to its width); another one needs paired embeddings",
         )
+    if draft.spec.text_dim is not None and draft.spec.cross_dim != spec.cross_dim:
+        raise UserError.of(
+            f"the context is to be {spec.cross_dim} wide, the teacher's own projection writes {draft.spec.cross_dim}",
+            "stage 'prune', cross_dim",
+            f"Use {draft.spec.cross_dim}: a trained projection is kept as it is",
+        )
 
 
 def _projected(text_dim: int, width: int, bench: Bench) -> tuple[Tensor, Tensor, float | None]:
