@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from compress.pruning.calibration import predict
 from compress.pruning.features import Place, TeacherFeatures
-from compress.pruning.least_squares import affine_fit, ridge_fit
+from compress.pruning.least_squares import affine_fit
 from compress.pruning.lineage import Lineage
+from compress.pruning.refit import Refitter
 from compress.pruning.surgery.base import Draft, transformer_blocks
 from compress.pruning.surgery.self_attention import fit_layer_norm
 from compress.pruning.surgery.separable import doubled
@@ -51,20 +52,17 @@ def compensate(
     return sites.errors
 
 
-class _Sites:
+class _Sites(Refitter):
     def __init__(
         self, draft: Draft, teacher: TeacherFeatures, lineage: Lineage, pair: bool, ridges: Sequence[float]
     ) -> None:
+        super().__init__(dict(draft.unet.named_modules()), pair, ridges)
         self.spec, self.unet = draft.spec, draft.unet
-        self.pair, self.ridges = pair, ridges
         self.doubles = draft.spec.separable  # a separable student's inner channels are two copies of a dense teacher's
         self.convolution = "weight"
         if any(name.endswith(".conv1.pointwise") for name in teacher.modules):
             self.doubles, self.convolution = False, "pointwise.weight"  # the teacher has them already
-        self.errors: dict[str, tuple[float, float]] = {}
         self.seen: dict[str, Tensor] = {}  # what the student's own modules just received
-        self.rows = 0  # latent rows of the current transformer
-        self.modules: dict[str, Any] = dict(self.unet.named_modules())
         self.blocks = transformer_blocks(self.unet)
         self.targets = Targets(self.modules, self.blocks, teacher, lineage)
 
@@ -133,14 +131,14 @@ class _Sites:
             if self.doubles and name.endswith("norm2"):
                 wanted = _twice(wanted, self.spec.norm_groups)
             unit = nn.functional.group_norm(args[0], norm.num_groups, eps=norm.eps)
-            unit_nc, wanted_nc = self._pixels(unit), wanted.movedim(1, -1).flatten(0, -2)
-            before = relative_error(self._pixels(output), wanted_nc)
+            unit_nc, wanted_nc = self.pixels(unit), wanted.movedim(1, -1).flatten(0, -2)
+            before = relative_error(self.pixels(output), wanted_nc)
             scale_c, shift_c, _ = affine_fit(unit_nc, wanted_nc)
             free_c = norm.weight != 0  # a scale of 0 makes a constant channel, which carries a bias
             norm.weight.copy_(torch.where(free_c, scale_c.to(norm.weight), norm.weight))
             norm.bias.copy_(torch.where(free_c, shift_c.to(norm.bias), norm.bias))
             made = norm.forward(args[0])
-            after = relative_error(self._pixels(made), wanted_nc)
+            after = relative_error(self.pixels(made), wanted_nc)
             self.errors |= {f"{name}.weight": (before, after), f"{name}.bias": (before, after)}
             return made
 
@@ -150,8 +148,8 @@ class _Sites:
         def hook(norm: nn.LayerNorm, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             wanted = self.targets.get(self.targets.stream(name, "norm2"), stream, 2)
             assert wanted is not None
-            h_nc, wanted_nc = self._tokens(args[0]), wanted.flatten(0, 1)
-            before = relative_error(self._tokens(output), wanted_nc)
+            h_nc, wanted_nc = self.tokens(args[0]), wanted.flatten(0, 1)
+            before = relative_error(self.tokens(output), wanted_nc)
             scale_c, shift_c, error = fit_layer_norm(h_nc, wanted_nc, norm.eps)
             norm.weight.copy_(scale_c)
             norm.bias.copy_(shift_c)
@@ -166,8 +164,8 @@ class _Sites:
             if wanted is None:
                 return None
             wanted_nc = wanted.flatten(0, 1)
-            gap_nc = wanted_nc - self._tokens(self.seen[base])
-            self._refit([name], [self._tokens(args[0])], gap_nc, wanted_nc)
+            gap_nc = wanted_nc - self.tokens(self.seen[base])
+            self.refit([name], [self.tokens(args[0])], gap_nc, wanted_nc)
             return nn.functional.linear(args[0], module.weight, module.bias)
 
         return hook
@@ -179,9 +177,9 @@ class _Sites:
                 return None
             wanted_nc = wanted.movedim(1, -1).flatten(0, -2)
             inner = self.seen[f"{name}.proj_out"]
-            gap_nc = wanted_nc - self._pixels(args[0])
-            phi = self._tokens(inner) if inner.dim() == 3 else self._pixels(inner)
-            self._refit([f"{name}.proj_out"], [phi], gap_nc, wanted_nc)
+            gap_nc = wanted_nc - self.pixels(args[0])
+            phi = self.tokens(inner) if inner.dim() == 3 else self.pixels(inner)
+            self.refit([f"{name}.proj_out"], [phi], gap_nc, wanted_nc)
             made = module.proj_out(inner)
             if made.dim() == 3:
                 batch, channels, height, width = args[0].shape
@@ -204,9 +202,9 @@ class _Sites:
             gap_nc = (wanted - time_bc[:, :, None, None]).movedim(1, -1).flatten(0, -2)
             if self.spec.separable:
                 phi = module.depthwise(args[0])
-                self._refit([f"{name}.conv1.pointwise"], [self._pixels(phi)], gap_nc, wanted_nc)
+                self.refit([f"{name}.conv1.pointwise"], [self.pixels(phi)], gap_nc, wanted_nc)
                 return module.pointwise(phi)
-            return self._mix(f"{name}.conv1", module, args[0], gap_nc, wanted_nc)
+            return self.mix(f"{name}.conv1", module, args[0], gap_nc, wanted_nc)
 
         return hook
 
@@ -220,14 +218,14 @@ class _Sites:
             shortcut = block.conv_shortcut
             if not self.spec.separable:
                 base = x if shortcut is None else shortcut(x)
-                return base + self._mix(f"{name}.conv2", block.conv2, z, wanted_nc - self._pixels(base), wanted_nc)
+                return base + self.mix(f"{name}.conv2", block.conv2, z, wanted_nc - self.pixels(base), wanted_nc)
             pointwise = block.conv2.pointwise
             if shortcut is None:
-                gap_nc = wanted_nc - self._pixels(x)
-                self._refit([f"{name}.conv2.pointwise"], [self._pixels(z)], gap_nc, wanted_nc)
+                gap_nc = wanted_nc - self.pixels(x)
+                self.refit([f"{name}.conv2.pointwise"], [self.pixels(z)], gap_nc, wanted_nc)
                 return x + pointwise(z)
-            phis = [self._pixels(z), self._pixels(x)]
-            self._refit([f"{name}.conv2.pointwise", f"{name}.conv_shortcut"], phis, wanted_nc, wanted_nc)
+            phis = [self.pixels(z), self.pixels(x)]
+            self.refit([f"{name}.conv2.pointwise", f"{name}.conv_shortcut"], phis, wanted_nc, wanted_nc)
             return shortcut(x) + pointwise(z)
 
         return hook
@@ -239,65 +237,13 @@ class _Sites:
                 return None
             wanted_nc = wanted.movedim(1, -1).flatten(0, -2)
             if module.in_channels * 9 > UNFOLD_LIMIT:
-                return self._mix(name, module, args[0], wanted_nc, wanted_nc)
+                return self.mix(name, module, args[0], wanted_nc, wanted_nc)
             taps = nn.functional.unfold(args[0], 3, padding=module.padding, stride=module.stride)
             maps = taps.reshape(len(taps), -1, *output.shape[2:])
-            self._refit([name], [self._pixels(maps)], wanted_nc, wanted_nc)
+            self.refit([name], [self.pixels(maps)], wanted_nc, wanted_nc)
             return module.forward(args[0])
 
         return hook
-
-    # ---- regression -----------------------------------------------------------------------------------------------
-    def _pixels(self, x_bchw: Tensor) -> Tensor:
-        """Rows of the target panel: (n, c)."""
-        if self.pair:
-            x_bchw = x_bchw[..., : x_bchw.shape[3] // 2]
-        return x_bchw.movedim(1, -1).flatten(0, -2)
-
-    def _tokens(self, x_btc: Tensor) -> Tensor:
-        if self.pair:
-            x_bhwc = x_btc.unflatten(1, (self.rows, -1))
-            x_btc = x_bhwc[:, :, : x_bhwc.shape[2] // 2].flatten(1, 2)
-        return x_btc.flatten(0, 1)
-
-    def _refit(self, names: Sequence[str], phis: list[Tensor], gap_nc: Tensor, wanted_nc: Tensor) -> None:
-        """Replaces the weights of the named maps, whose outputs add up, so that their sum comes closest to the gap."""
-        modules = [self.modules[name] for name in names]
-        weights = [module.weight.flatten(1) for module in modules]
-        bias = next((m.bias for m in modules if m.bias is not None), None)
-        phi, start = torch.cat(phis, dim=1), torch.cat(weights, dim=1)
-        if bias is not None:
-            phi = torch.cat([phi, phi.new_ones(len(phi), 1)], dim=1)
-            start = torch.cat([start, bias[:, None]], dim=1)
-        fitted_cf, before, after = ridge_fit(phi, gap_nc, start, self.ridges)
-        for name in names:
-            self._note_errors(name, gap_nc, wanted_nc, before, after)
-        parts = fitted_cf.split([w.shape[1] for w in weights] + ([1] if bias is not None else []), dim=1)
-        for module, part in zip(modules, parts, strict=False):
-            module.weight.copy_(part.reshape(module.weight.shape))
-        if bias is not None:
-            bias.copy_(parts[-1][:, 0])
-
-    def _note_errors(self, name: str, gap_nc: Tensor, wanted_nc: Tensor, before: float, after: float) -> None:
-        """Errors relative to the whole feature, not to the part of it that this map has to write."""
-        share = float(gap_nc.double().square().sum() / wanted_nc.double().square().sum().clamp_min(1e-300))
-        for kind in ("weight", "bias"):
-            if getattr(self.modules[name], kind) is not None:
-                self.errors[f"{name}.{kind}"] = (before * share, after * share)
-
-    def _mix(self, name: str, conv: Any, x: Tensor, gap_nc: Tensor, wanted_nc: Tensor) -> Tensor:
-        """Refits a convolution by mixing its outputs: its kernels become M times themselves."""
-        maps = nn.functional.conv2d(x, conv.weight, None, conv.stride, conv.padding)
-        phi = self._pixels(maps)
-        ones = phi.new_ones(len(phi), 1)
-        bias = conv.bias if conv.bias is not None else conv.weight.new_zeros(conv.out_channels)
-        start = torch.cat([torch.eye(conv.out_channels, dtype=phi.dtype, device=phi.device), bias[:, None]], dim=1)
-        fitted, before, after = ridge_fit(torch.cat([phi, ones], dim=1), gap_nc, start, self.ridges)
-        self._note_errors(name, gap_nc, wanted_nc, before, after)
-        conv.weight.copy_(torch.einsum("om,mikl->oikl", fitted[:, :-1], conv.weight))
-        if conv.bias is not None:
-            conv.bias.copy_(fitted[:, -1])
-        return conv.forward(x)  # not conv(x): that would call this listener again
 
 
 def _twice(x_bchw: Tensor, norm_groups: int) -> Tensor:

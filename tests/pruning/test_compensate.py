@@ -19,7 +19,7 @@ def test_ridge_finds_the_map_that_made_the_data():
     phi, true = torch.randn(100, 6), torch.randn(3, 6)
     found, before, after = ridge_fit(phi, phi @ true.T, torch.zeros(3, 6), [1e-9])
     assert torch.allclose(found, true, atol=1e-4)
-    assert before == pytest.approx(1.0) and after < 1e-9
+    assert before == pytest.approx(1.0) and abs(after) < 1e-6  # sums of products are taken in single precision
 
 
 def test_ridge_stays_where_the_data_say_nothing():
