@@ -109,8 +109,12 @@ class Recipe:
         return names.index(stage)
 
     def folder_of(self, stage: StageConfig) -> str:
-        """Name of the stage's folder in the run folder, for example "40-joint"."""
-        number = _NUMBERS.get(stage.name, 10 * (1 + self.stages.index(stage)))
+        """Name of the stage's folder in the run folder: "40-joint", and "31-joint_1" for a first round before it."""
+        base, _, turn = stage.name.rpartition("_")
+        if base in _NUMBERS and turn.isdecimal() and 0 < int(turn) < 10:
+            number = _NUMBERS[base] - 10 + int(turn)
+        else:
+            number = _NUMBERS.get(stage.name, 10 * (1 + self.stages.index(stage)))
         return f"{number}-{stage.name}"
 
     def resolved(self) -> dict[str, Any]:

@@ -42,12 +42,12 @@ SHORT: dict[str, dict[str, Any]] = {
 
 
 def recipe() -> Recipe:
-    """The stages of scenes_full, each with its fields in SHORT."""
-    full = scenes_full.recipe()
+    """The stages of scenes_full but for its rounds, each with its fields in SHORT."""
+    full, rounds = scenes_full.recipe(), scenes_full.rounds()
     return Recipe(
         name="scenes",
         description="The shipped teacher to a checked HTP binary in minutes; every stage runs here.",
         teacher=full.teacher,
-        stages=tuple(replace(stage, **SHORT.get(stage.name, {})) for stage in full.stages),
+        stages=tuple(replace(stage, **SHORT.get(stage.name, {})) for stage in full.stages if stage not in rounds),
         judge=Judge(images=PICTURES),
     )

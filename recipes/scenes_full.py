@@ -30,6 +30,7 @@ TEACHER = TeacherRef(folder="teachers/weights/scenes")
 WIDTHS = (64, 128, 192)
 BATCH = 32
 T2I_STEPS, EDIT_STEPS, JOINT_STEPS, SFT_STEPS = 4_000, 5_000, 5_000, 300
+ROUNDS_STEPS = (1_600, 6_000)  # of joint training at a constant rate, before the joint stage, which lets it fall
 REWARD_STEPS, DISTILL_STEPS = 150, 1_200
 FLOW: dict[str, Any] = {
     "batch_size": BATCH,
@@ -43,7 +44,7 @@ FLOW: dict[str, Any] = {
 }
 RUNGS = (1.0, 0.92, 0.79, 0.55)
 PICTURES = 1_000  # of a kind, for the scores on the cards
-FEWER = {"prune": 66, "t2i": 198, "edit": 198, "sft": 198}  # where a stage is only passed through
+FEWER = {"prune": 66, "t2i": 198, "edit": 198, "joint_1": 66, "joint_2": 198, "sft": 198}  # only passed through
 
 
 def training() -> tuple[StageConfig, ...]:
@@ -52,8 +53,20 @@ def training() -> tuple[StageConfig, ...]:
         PruneConfig(widths=WIDTHS),
         FlowConfig(name="t2i", steps=T2I_STEPS, **FLOW, edit_share=0.0, drop_source=0.0),
         FlowConfig(name="edit", steps=EDIT_STEPS, **FLOW, edit_share=0.75),  # the rest, so that nothing is forgotten
-        FlowConfig(name="joint", steps=JOINT_STEPS, **FLOW, edit_share=0.4),
+        *rounds(),
+        FlowConfig(name="joint", steps=JOINT_STEPS, **FLOW, edit_share=0.5),
         FlowConfig(name="sft", steps=SFT_STEPS, **FLOW, edit_share=0.5, curated=True, learning_rate=5e-5),
+    )
+
+
+def rounds() -> tuple[StageConfig, ...]:
+    """The long part of joint training as stages of their own, each of which can be kept and gone on from elsewhere.
+
+    A constant rate, then a fall, is as good as one long cosine (Hägele et al., arXiv 2405.18392).
+    """
+    return tuple(
+        FlowConfig(name=f"joint_{turn}", steps=steps, **FLOW, edit_share=0.5, final_learning_rate_share=1.0)
+        for turn, steps in enumerate(ROUNDS_STEPS, start=1)
     )
 
 
