@@ -42,6 +42,8 @@ FLOW: dict[str, Any] = {
     "validate_every": 1500,
     "validate_images": 66,
 }
+# After the edit stage it is what an edit leaves alone that fails: there the edited cell weighs 5, here as any other.
+JOINT = FLOW | {"edit_share": 0.5, "foreground_weight": False}
 RUNGS = (1.0, 0.92, 0.79, 0.55)
 PICTURES = 1_000  # of a kind, for the scores on the cards
 FEWER = {"prune": 66, "t2i": 198, "edit": 198, "joint_1": 66, "joint_2": 198, "sft": 198}  # only passed through
@@ -54,7 +56,7 @@ def training() -> tuple[StageConfig, ...]:
         FlowConfig(name="t2i", steps=T2I_STEPS, **FLOW, edit_share=0.0, drop_source=0.0),
         FlowConfig(name="edit", steps=EDIT_STEPS, **FLOW, edit_share=0.75),  # the rest, so that nothing is forgotten
         *rounds(),
-        FlowConfig(name="joint", steps=JOINT_STEPS, **FLOW, edit_share=0.5),
+        FlowConfig(name="joint", steps=JOINT_STEPS, **JOINT),
         FlowConfig(name="sft", steps=SFT_STEPS, **FLOW, edit_share=0.5, curated=True, learning_rate=5e-5),
     )
 
@@ -65,7 +67,7 @@ def rounds() -> tuple[StageConfig, ...]:
     A constant rate, then a fall, is as good as one long cosine (Hägele et al., arXiv 2405.18392).
     """
     return tuple(
-        FlowConfig(name=f"joint_{turn}", steps=steps, **FLOW, edit_share=0.5, final_learning_rate_share=1.0)
+        FlowConfig(name=f"joint_{turn}", steps=steps, **JOINT, final_learning_rate_share=1.0)
         for turn, steps in enumerate(ROUNDS_STEPS, start=1)
     )
 
