@@ -1,4 +1,4 @@
-"""What `make run` runs: the shipped teacher to a checked HTP binary in minutes, every student stage trained here.
+"""What `make run` runs: the shipped teacher and a shipped round of training to a checked HTP binary in minutes.
 
 Command
     make run, or pocketdiff run scenes
@@ -10,8 +10,8 @@ Time
     Not yet measured; asked for are <= 20 min on 2 cores.
 
 Expected
-    Not yet measured. A student that has seen a hundredth of scenes_full's samples: it shows what every stage does to
-    it, not how good it can become.
+    Not yet measured. The long stages up to the first round of joint training are reused from students/weights, which
+    progress and report say; pruning is shown live all the same, and all stages after that round run here, briefly.
 """
 
 from __future__ import annotations
@@ -23,12 +23,9 @@ from compress.recipe import Judge, Recipe
 from recipes import scenes_full
 
 PICTURES = 70  # of a kind, for the scores on the cards
-FLOW = {"batch_size": 64, "pool_samples": 16384, "sampling_steps": 16, "validate_images": 0, "warmup_steps": 50}
+LATER = ("joint_2", "joint")  # of scenes_full, and too long for this
 SHORT: dict[str, dict[str, Any]] = {
-    "t2i": FLOW | {"steps": 300, "ema_decay": 0.98},
-    "edit": FLOW | {"steps": 900, "ema_decay": 0.99},
-    "joint": FLOW | {"steps": 900, "ema_decay": 0.99},
-    "sft": FLOW | {"steps": 100, "ema_decay": 0.98},
+    "sft": {"steps": 100, "ema_decay": 0.98, "pool_samples": 16384, "validate_images": 0, "warmup_steps": 20},
     "reward": {"steps": 40, "pool_samples": 16384, "model_steps": 300, "judge_every": 40, "judge_images": 70},
     "distill": {
         "steps": 400,
@@ -42,12 +39,13 @@ SHORT: dict[str, dict[str, Any]] = {
 
 
 def recipe() -> Recipe:
-    """The stages of scenes_full but for its rounds, each with its fields in SHORT."""
-    full, rounds = scenes_full.recipe(), scenes_full.rounds()
+    """The stages of scenes_full but for the later rounds; those after them with their fields in SHORT."""
+    full = scenes_full.recipe()
     return Recipe(
         name="scenes",
-        description="The shipped teacher to a checked HTP binary in minutes; every stage runs here.",
+        description="The shipped teacher to a checked HTP binary in minutes, long training reused.",
         teacher=full.teacher,
-        stages=tuple(replace(stage, **SHORT.get(stage.name, {})) for stage in full.stages if stage not in rounds),
+        stages=tuple(replace(stage, **SHORT.get(stage.name, {})) for stage in full.stages if stage.name not in LATER),
+        live=("prune", "sft"),
         judge=Judge(images=PICTURES),
     )
