@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from compress.config.base import StageConfig
 from compress.config.flow import FlowConfig
-from compress.recipe import Recipe
+from compress.recipe import Judge, Recipe
 from recipes import scenes_full
 
 BATCH = 16 * scenes_full.BATCH
@@ -46,5 +46,6 @@ def recipe() -> Recipe:
         full,
         name="scenes_gpu",
         description="Teacher to HTP binary on the embedded world, with a GPU's share of samples.",
+        judge=Judge(images=scenes_full.PICTURES),
         stages=tuple(lengthened(stage) for stage in full.stages if stage not in rounds),
     )
