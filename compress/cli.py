@@ -41,12 +41,13 @@ def build_parser() -> argparse.ArgumentParser:
     command("doctor", "Check this machine: packages, processor, GPU, HTP compiler, disk.")
     _add_eval(command)
     _add_generate(command)
-    report = command("report", "Write report.html and report.md of a run folder again, from its cards.")
-    report.add_argument("run", help="run folder, for example runs/scenes")
+    report = command("report", "Write report.html and report.md of a run or a sweep again, from its cards.")
+    report.add_argument("run", help="run folder, for example runs/scenes, or a sweep's, runs/sweeps/scenes_criteria")
     publish = "also put its cards, tables and pictures into the repository (reports/published, README.md)"
     report.add_argument("--publish", action="store_true", help=publish)
     _add_sweep(command)
     _add_plan(command)
+    _add_sensitivity(command)
     _add_bench(command)
     return parser
 
@@ -116,6 +117,24 @@ def _add_plan(command: Command) -> None:
     )
     plan.add_argument("--tokens", type=int, default=77, help="of text (default: 77)")
     plan.add_argument("--json", action="store_true", help="print one line of JSON")
+
+
+def _add_sensitivity(command: Command) -> None:
+    text = "Measure how far the velocity moves when each group of channels, heads or neurons alone is pruned."
+    sensitivity = command("sensitivity", text)
+    sensitivity.add_argument("checkpoint", help="artefact folder, for example teachers/weights/scenes")
+    ratios = "shares of a group's units to drop, lowest scores first (default: 0.25,0.5,0.75)"
+    sensitivity.add_argument("--ratios", metavar="A,B", default="0.25,0.5,0.75", help=ratios)
+    criterion = "what scores the units, any of prune.criterion (default: taylor)"
+    sensitivity.add_argument("--criterion", metavar="NAME", default="taylor", help=criterion)
+    sensitivity.add_argument(
+        "--samples", type=int, default=32, help="to score on, and as many to measure (default: 32)"
+    )
+    keep = "run folder whose report is to show it (default: the one that the checkpoint lies in)"
+    sensitivity.add_argument("--run", metavar="FOLDER", help=keep)
+    sensitivity.add_argument("--json", action="store_true", help="print one line of JSON")
+    sensitivity.add_argument("--seed", type=int, default=0, help="of the samples and their noise (default: 0)")
+    sensitivity.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
 
 
 def _add_bench(command: Command) -> None:

@@ -35,6 +35,7 @@ FLAGS = {
         *("--chip", "--json", "--latency-ms", "--latent", "--macs-g", "--parameters-m", "--size-mb", "--steps"),
         *("--tokens", "folder"),
     ],
+    "sensitivity": ["--criterion", "--device", "--json", "--ratios", "--run", "--samples", "--seed", "checkpoint"],
     "sweep": ["--device", "--runs", "--seed", "--storage", "--trials", "sweep"],
 }
 
