@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from reports.layers import before, in_order
 from reports.record import HEADLINES, Kept, Record, ReportError, Sample, Score
 
 CARD = "card.json"
@@ -47,7 +48,7 @@ def read_record(folder: Path, outside: bool = False) -> Record:
         metrics=metrics,
         curves={name: _curve(points) for name, points in card.get("curves", {}).items()},
         evolution=[row for row in extra.get("evolution", []) if row.get("step") is not None],
-        kept=_kept(extra.get("kept", {})),
+        kept=_kept(extra.get("kept", {}), extra.get("depth", {})),
         samples=_samples(folder / "samples"),
         wall_s=float(card.get("wall_s") or 0.0),
         peak_rss_gb=float(card.get("peak_rss_gb") or 0.0),
@@ -133,15 +134,23 @@ def _curve(points: list[list[float | None]]) -> list[tuple[float, float]]:
     return [(float(step), float(value)) for step, value in points if step is not None and value is not None]
 
 
-def _kept(raw: dict[str, Any]) -> dict[str, Kept]:
-    """Layer group -> what is left of it. Operators follow one another, so units count before the first, kept after the
-    last of them."""
+def _kept(raw: dict[str, Any], depth: dict[str, list[int]]) -> dict[str, Kept]:
+    """The teacher's layer group -> what is left of it, in the network's order.
+
+    Operators follow one another, so units count before the first, kept after the last of them, and the shares of
+    importance multiply. What a later operator alone names, and leaves whole, is of a layer that was made on the way.
+    """
     found: dict[str, Kept] = {}
-    for groups in raw.values():
+    for turn, groups in enumerate(raw.values()):
         for name, row in groups.items():
-            units = found[name].units if name in found else int(row["units"])
-            found[name] = Kept(str(row.get("kind", "")), int(row["kept"]), units, row.get("score_share"))
-    return found
+            group, units, share = before(name, depth), int(row["units"]), row.get("score_share")
+            if earlier := found.get(group):
+                units = earlier.units
+                share = earlier.score_share if share is None else share * (earlier.score_share or 1.0)
+            elif turn and row["kept"] == row["units"]:
+                continue
+            found[group] = Kept(str(row.get("kind", "")), int(row["kept"]), units, share)
+    return {group: found[group] for group in in_order(found)}
 
 
 def _samples(folder: Path) -> list[Sample]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from reports import words
 from reports.collect import Run
+from reports.layers import by_block
 from reports.record import HEADLINES, Kept, Record, Score
 
 _TOLD_ELSEWHERE = ("parameters_m", "macs_g", "size_mb", "task_", "part_", "untouched_psnr_db", *HEADLINES)
@@ -123,27 +124,9 @@ def task_table(chain: Sequence[Record]) -> tuple[list[Record], list[TaskRow]]:
 
 
 def kept_by_block(run: Run) -> dict[str, list[tuple[str, Kept]]]:
-    """Block -> [(layer group within it, what is left of it)], from the prune stage."""
+    """Block -> [(layer group, what is left of it)] in the network's order, from the prune stage."""
     pruned = run.stage("prune")
-    blocks: dict[str, list[tuple[str, Kept]]] = {}
-    for group, kept in (pruned.kept if pruned else {}).items():
-        names = group.split(".")
-        depth = 2 if len(names) > 2 and names[1].isdigit() else 1
-        blocks.setdefault(".".join(names[:depth]), []).append((_layer(".".join(names[depth:])) or group, kept))
-    return dict(sorted(blocks.items(), key=lambda block: _depth(block[0])))
-
-
-def _layer(name: str) -> str:
-    """A layer's path within its block, shorter: "attentions.0.transformer_blocks.1.ff" -> "attn 0 · 1 · ff"."""
-    for long, brief in (("attentions.", "attn "), ("resnets.", "res "), ("transformer_blocks.", ""), (".", " · ")):
-        name = name.replace(long, brief)
-    return name
-
-
-def _depth(block: str) -> tuple[int, str]:
-    """Blocks in the order in which a sample passes through them."""
-    order = ("conv_in", "time", "add", "encoder", "down", "mid", "up")
-    return next((place for place, start in enumerate(order) if block.startswith(start)), len(order)), block
+    return by_block(pruned.kept if pruned else {})
 
 
 def parity(run: Run) -> list[Parity]:

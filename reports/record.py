@@ -56,6 +56,11 @@ class Kept:
         """Kept units over units, 0..1."""
         return self.kept / self.units if self.units else 0.0
 
+    @property
+    def noun(self) -> str:
+        """What is counted, in the plural."""
+        return f"{self.kind}s" if self.kind else "units"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:

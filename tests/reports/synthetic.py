@@ -207,10 +207,10 @@ def kept() -> dict[str, dict[str, dict[str, Any]]]:
             widths[f"up_blocks.{2 - block}.resnets.{layer}.conv1"] = (new, old)
     widths["mid_block.resnets.0.conv1"] = (192, 256)
     rows = {
-        name: {"kind": "channels", "units": old, "kept": new, "score_share": (new / old) ** 0.3}
+        name: {"kind": "channel", "units": old, "kept": new, "score_share": (new / old) ** 0.3}
         for name, (new, old) in widths.items()
     }
-    heads = {"down_blocks.2.attentions.0.transformer_blocks.0.attn1": {"kind": "heads", "units": 4, "kept": 3}}
+    heads = {"down_blocks.2.attentions.0.transformer_blocks.0.attn1": {"kind": "head", "units": 4, "kept": 3}}
     return {"narrow": rows, "attention": heads}
 
 
