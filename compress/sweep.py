@@ -20,6 +20,7 @@ from compress.plan import Options
 from compress.progress import LineProgress, TerminalProgress, make_progress
 from compress.recipe import Recipe, load_module
 from compress.runfolder import RunFolder
+from compress.sweep_record import write_record
 
 if TYPE_CHECKING:
     import optuna
@@ -83,7 +84,10 @@ def run_sweep(
     device: str = "auto",
     progress: TerminalProgress | LineProgress | None = None,
 ) -> optuna.Study:
-    """Works on the study until `trials` trials are finished in all, by default the whole grid or 20; returns it."""
+    """Works on the study until `trials` trials are finished in all, by default the whole grid or 20; returns it.
+
+    The record that reports read is written after each trial.
+    """
     import optuna
 
     trials = (sweep.size or TRIALS) if trials is None else trials
@@ -104,10 +108,16 @@ def run_sweep(
         run(recipe, Options(out=out, runs=runs, device=device), progress)
         return tuple(value_of(objective, recipe, out) for objective in sweep.objectives)
 
+    def note(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        write_record(study, sweep, folder)
+
     finished = optuna.trial.TrialState.COMPLETE
-    if len(study.get_trials(deepcopy=False, states=(finished,))) < trials:
-        enough = optuna.study.MaxTrialsCallback(trials, states=(finished,))
-        study.optimize(objective, callbacks=[enough])
+    try:
+        if len(study.get_trials(deepcopy=False, states=(finished,))) < trials:
+            enough = optuna.study.MaxTrialsCallback(trials, states=(finished,))
+            study.optimize(objective, callbacks=[note, enough])
+    finally:  # callbacks hear nothing of a trial that raised
+        write_record(study, sweep, folder)
     return study
 
 

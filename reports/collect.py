@@ -8,6 +8,7 @@ from typing import Any
 
 from reports.cards import CARD, read_json, read_record
 from reports.record import Record, ReportError
+from reports.sensitivity import Sensitivity, read_sensitivities
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -31,6 +32,7 @@ class Run:
     teacher: Record | None
     stages: tuple[Record, ...]
     absent: tuple[Absent, ...] = ()
+    sensitivities: tuple[Sensitivity, ...] = ()
 
     @property
     def chain(self) -> tuple[Record, ...]:
@@ -57,13 +59,15 @@ def collect(folder: Path) -> Run:
         raise ReportError(f"{folder}: no stage is finished there yet. Run `pocketdiff run <recipe>` first.")
     stages.sort(key=lambda record: (int(record.number or 0), record.label))
     recipe = read_json(folder / "recipe.json") if (folder / "recipe.json").is_file() else {}
+    teacher = _teacher(recipe, stages)
     return Run(
         name=recipe.get("name", folder.resolve().name),
         description=recipe.get("description", ""),
         recipe=recipe,
-        teacher=_teacher(recipe, stages),
+        teacher=teacher,
         stages=tuple(stages),
         absent=_absent(recipe, {record.folder.name for record in stages}),
+        sensitivities=read_sensitivities(folder, [teacher, *stages] if teacher else stages),
     )
 
 

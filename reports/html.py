@@ -1,4 +1,4 @@
-"""Renders a run folder's report: `report.html`, one self-contained page, and `report.md`, its figures as tables."""
+"""Renders a folder's report: `report.html`, one self-contained page, and `report.md`, its figures as tables."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from reports import findings, grid, plots, words
+from reports import findings, grid, plots, plots_pruning, words
 from reports.collect import Run, collect
+from reports.layers import brief
 from reports.markdown import render_markdown
 from reports.record import HEADLINES, Record
+from reports.sensitivity import Sensitivity
+from reports.study import is_study
+from reports.study_page import write_study
 
 Curves = dict[str, list[tuple[float, float]]]
 
@@ -30,13 +34,16 @@ class Curve:
     legend: list[tuple[str, str]]
 
 
-def write_report(run_folder: Path) -> Path:
-    """Writes report.html and report.md into `run_folder` from its cards and samples; returns the page's path.
+def write_report(folder: Path) -> Path:
+    """Writes report.html and report.md into the folder of a run or a sweep, from its cards; returns the page's path.
 
     The same cards give the same bytes. Raises ReportError if no stage is finished or a card cannot be read.
     """
+    run_folder = Path(folder)
+    if is_study(run_folder):
+        return write_study(run_folder, environment())
     run = collect(run_folder)
-    page = Path(run_folder) / "report.html"
+    page = run_folder / "report.html"
     page.write_text(render_html(run), encoding="utf-8")
     page.with_suffix(".md").write_text(render_markdown(run), encoding="utf-8")
     return page
@@ -58,6 +65,8 @@ def render_html(run: Run) -> str:
             grid=grid.build(run.chain),
             evolution=Markup(plots.evolution(pruned.evolution if pruned else [])),
             kept=findings.kept_by_block(run),
+            criterion=pruned.recipe.get("criterion") if pruned else None,
+            sensitivities=[_sensitivity(found) for found in run.sensitivities],
             curves=_curves(run),
             reward=_reward(run),
             sqnr_figure=Markup(plots.sqnr_bars(findings.sqnr(run))),
@@ -78,9 +87,9 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals.update(words=words, data_uri=grid.data_uri, interval=plots.interval, asset=_asset)
+    env.globals.update(words=words, data_uri=grid.data_uri, interval=plots.interval, asset=_asset, brief=brief)
     env.filters.update(number=words.number, score=words.score, signed=words.signed, duration=words.duration)
-    env.filters.update(short=words.short, pretty=_pretty)
+    env.filters.update(short=words.short, pretty=_pretty, capital=words.capital)
     return env
 
 
@@ -90,6 +99,12 @@ def _asset(name: str) -> Markup:
 
 def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _sensitivity(found: Sensitivity) -> tuple[Sensitivity, Markup, list[tuple[float, str]]]:
+    """What was measured, its figure, and the colour of each ratio."""
+    colours = plots_pruning.ratio_colours(found.ratios_units)
+    return found, Markup(plots_pruning.sensitivity(found)), list(zip(found.ratios_units, colours, strict=True))
 
 
 def _curves(run: Run) -> list[tuple[Record, list[Curve]]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from reports import findings, plots, words
 from reports.collect import Absent, Run
 from reports.record import HEADLINES, Record
+from reports.sensitivity import Sensitivity
 
 
 def render_markdown(run: Run) -> str:
@@ -68,7 +69,18 @@ def _pruning(run: Run) -> list[str]:
     if pruned and pruned.kept:
         rows = [[f"`{g}`", str(k.kept), str(k.units), words.score(k.score_share)] for g, k in pruned.kept.items()]
         parts += ["## Widths kept", table(["layer group", "kept", "of", "share of importance"], rows)]
-    return parts
+    return parts + [part for found in run.sensitivities for part in _sensitivity(found)]
+
+
+def _sensitivity(found: Sensitivity) -> list[str]:
+    shares = [f"{100 * ratio:g} % gone" for ratio in found.ratios_units]
+    rows = []
+    for group in found.groups:
+        errors = [words.number(group.errors[ratio].velocity_mse) for ratio in found.ratios_units]
+        rows.append([f"`{group.name}`", str(group.units), *errors])
+    how = f"Velocity error without the lowest-scored units of one layer group alone: criterion {found.criterion}, "
+    how += f"{found.samples} samples, mean square of the velocity {words.number(found.power)}."
+    return [f"## Sensitivity of {found.label}", how, table(["layer group", "units", *shares], rows)]
 
 
 def _cell(value: object) -> str:

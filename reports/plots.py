@@ -159,7 +159,7 @@ def evolution(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = [column for column in _EVOLUTION if any(row.get(column[0]) is not None for row in rows)]
     if not columns:
         return ""
-    names, panel, row_height, top = 262, 272, 27, 30
+    names, panel, row_height, top = 280, 266, 27, 30
     parts = [text(names + panel * i, 14, title, "bar-name", "start") for i, (_, title, _) in enumerate(columns)]
     for index, row in enumerate(rows):
         y = top + index * row_height

@@ -14,6 +14,7 @@ from reports.cards import CARD
 from reports.collect import Run, collect
 from reports.markdown import device_table, flow_table, render_markdown
 from reports.record import ReportError
+from reports.sensitivity import FOLDER as SENSITIVITY
 from reports.sheet import draw_sheet
 
 BEGIN, END = "<!-- results:begin, written from the published cards -->", "<!-- results:end -->"
@@ -36,6 +37,8 @@ def publish(run_folder: Path, repository: Path) -> Path:
         shutil.copy2(record.folder / CARD, place / CARD)
     if (Path(run_folder) / "recipe.json").is_file():
         shutil.copy2(Path(run_folder) / "recipe.json", fresh / "recipe.json")
+    if (Path(run_folder) / SENSITIVITY).is_dir():
+        shutil.copytree(Path(run_folder) / SENSITIVITY, fresh / SENSITIVITY)
     (fresh / "report.md").write_text(render_markdown(run), encoding="utf-8")
     pictures = grid.build(run.chain, rows_per_task=SHEET_ROWS_PER_TASK)
     if pictures.rows:

@@ -29,8 +29,12 @@ def label_of(name: str) -> str:
 
 def heading(name: str) -> str:
     """`label_of` with a capital."""
-    label = label_of(name)
-    return label[:1].upper() + label[1:]
+    return capital(label_of(name))
+
+
+def capital(text: str) -> str:
+    """The text with a capital."""
+    return text[:1].upper() + text[1:]
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -48,6 +52,14 @@ def number(value: float | None, digits: int = 3) -> str:
         return f"{value:,.0f}".replace(",", "\u202f")  # narrow no-break space between thousands
     decimals = max(0, digits - 1 - _magnitude(size))
     return f"{value:.{decimals}f}"
+
+
+def plus_minus(mean: float, deviation: float | None) -> str:
+    """A mean with its spread, to two digits of the spread: "0.123 ± 0.012"; the mean alone where there is none."""
+    if not deviation:
+        return number(mean, 4)
+    decimals = min(max(0, 1 - _magnitude(deviation)), 6)
+    return f"{mean:.{decimals}f} ± {deviation:.{decimals}f}"
 
 
 def _magnitude(size: float) -> int:

@@ -1,16 +1,17 @@
-"""A sweep's trials are pipeline runs: they share prefixes, survive a kill, and the front holds what nothing beats."""
+"""A sweep's trials are pipeline runs: they share prefixes, survive a kill, and leave a record for the report."""
 
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from rich.console import Console
 
+from compress import cli
 from compress.artifact import load_card
 from compress.errors import UserError
 from compress.progress import LineProgress
@@ -26,7 +27,8 @@ from compress.sweep import (
     run_sweep,
     trial_folder,
 )
-from compress.sweep_tables import arms, grid_rows, pareto_table
+from compress.sweep_record import RECORD, as_json
+from reports.study import arms, read_study
 from tests.toy import toy_recipe
 
 
@@ -76,16 +78,22 @@ def test_a_killed_trial_is_asked_again(tmp_path: Path) -> None:
     assert resumed.params == killed.params and resumed.number != killed.number
 
 
-def test_the_front_holds_what_nothing_beats(tmp_path: Path) -> None:
-    two = sweep("norm", "size")
-    study = optuna.create_study(directions=["minimize", "minimize"])
-    space = {"width": optuna.distributions.IntDistribution(32, 128)}
-    for width, values in ((32, (3.0, 1.0)), (64, (2.0, 2.0)), (96, (2.5, 2.5)), (128, (1.0, 3.0))):
-        study.add_trial(optuna.trial.create_trial(params={"width": width}, distributions=space, values=values))
-    text = io.StringIO()
-    Console(file=text, width=120).print(pareto_table(study, two))
-    rows = [line.split()[:4] for line in text.getvalue().splitlines()[1:]]
-    assert rows == [["3", "1", "3", "128"], ["1", "2", "2", "64"], ["0", "3", "1", "32"]]
+def test_the_record_tells_every_trial(tmp_path: Path) -> None:
+    study = go(tmp_path, 1)
+    folder = folder_of(sweep(), tmp_path)
+    record = json.loads((folder / RECORD).read_text())
+    assert record == json.loads(json.dumps(as_json(study, sweep())))
+    (trial,) = record["trials"]
+    assert trial["state"] == "complete" and (folder / trial["folder"] / "20-b").is_dir()
+    assert (trial["params"], trial["values"]) == (study.trials[0].params, study.trials[0].values)
+    assert record["objectives"] == [{"stage": "b", "metric": "norm", "label": "norm", "maximize": False}]
+
+
+def test_a_trial_that_fails_is_in_the_record_too(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        run_sweep(sweep("speed"), tmp_path, 1, progress=LineProgress(io.StringIO()))
+    (trial,) = json.loads((folder_of(sweep(), tmp_path) / RECORD).read_text())["trials"]
+    assert trial["state"] == "fail" and trial["values"] is None
 
 
 def test_a_metric_that_the_card_lacks_is_a_user_error(tmp_path: Path) -> None:
@@ -130,16 +138,17 @@ def test_a_grid_is_tried_whole_and_once(tmp_path: Path) -> None:
         (64, 0),
         (64, 1),
     ]
+    told = read_study(folder_of(grid(), tmp_path))
+    assert told.grid == {"width": [64, 32], "seed": [0, 1]}
+    assert [(arm.params, len(arm.trials)) for arm in arms(told)] == [({"width": 64}, 2), ({"width": 32}, 2)]
 
 
-def test_a_row_of_a_grid_is_the_mean_over_its_seeds() -> None:
-    study = optuna.create_study()
-    space = {name: optuna.distributions.CategoricalDistribution(tuple(v)) for name, v in (grid().grid or {}).items()}
-    for width, seed, value in ((32, 0, 1.0), (64, 1, 5.0), (32, 1, 3.0)):
-        params = {"width": width, "seed": seed}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=space, values=[value]))
-    single, pair = arms(study, grid())
-    assert (single.params, single.means, single.spreads, single.trials) == ({"width": 64}, (5.0,), (None,), 1)
-    assert (pair.params, pair.means, pair.trials) == ({"width": 32}, (2.0,), 2)
-    assert pair.spreads[0] == pytest.approx(2**0.5)  # of 1 and 3: sqrt((1 + 1) / (2 - 1))
-    assert list(grid_rows(study, grid())) == [["width", "norm", "n"], ["64", "5", "1"], ["32", "2 ± 1.4", "2"]]
+def test_the_command_prints_a_table_and_writes_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from tests.test_sweep import grid as sweep\n")
+    assert cli.main(["sweep", str(path), "--runs", str(tmp_path), "--trials", "2"]) == 0
+    page = folder_of(grid(), tmp_path) / "report.html"
+    assert f"Report: {page}" in capsys.readouterr().out
+    assert "2 of 4 combinations finished." in page.read_text()
+    assert cli.main(["report", str(page.parent), "--publish"]) == cli.USER_ERROR
+    assert "a sweep cannot be published" in capsys.readouterr().err

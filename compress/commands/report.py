@@ -1,4 +1,4 @@
-"""`pocketdiff report RUN`: the report of a run folder, from its cards alone."""
+"""`pocketdiff report RUN`: the report of a run folder, or of a sweep's, from its cards alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,25 @@ def main(options: argparse.Namespace) -> int:
     folder = Path(options.run)
     if not folder.is_dir():
         raise UserError.of("there is no such folder", str(folder), "Name a run folder, for example runs/scenes.")
+    if options.publish:
+        refuse_sweep(folder)
     write(folder)
     if options.publish:
         publish(folder)
     return 0
 
 
+def refuse_sweep(folder: Path) -> None:
+    """UserError for a sweep's folder: what is published is a chain of artefacts."""
+    from reports.study import is_study
+
+    if is_study(folder):
+        remedy = "Publish one of its trials, or leave --publish out."
+        raise UserError.of("a sweep cannot be published", str(folder), remedy)
+
+
 def write(folder: Path) -> None:
-    """Writes report.html and report.md of a run folder."""
+    """Writes report.html and report.md of a run folder or a sweep's."""
     from reports.html import write_report
     from reports.record import ReportError
 

@@ -97,10 +97,20 @@ def test_figures_come_from_the_cards(finished):
 
 
 def test_operators_on_the_same_layer_add_up(bare):
-    kept = {"a": {"x": {"units": 8, "kept": 6}}, "b": {"x": {"units": 6, "kept": 3, "score_share": 0.9}}}
+    kept = {"a": {"x": {"units": 8, "kept": 6, "score_share": 0.8}, "y": {"units": 2, "kept": 2}}}
+    kept["b"] = {"x": {"units": 6, "kept": 3, "score_share": 0.5}, "y": {"units": 2, "kept": 1, "score_share": 0.9}}
     edit_card(bare / "10-prune", extra={"kept": kept})
-    found = collect(bare).stage("prune").kept["x"]
-    assert (found.units, found.kept, found.share) == (8, 3, 0.375)
+    found = collect(bare).stage("prune").kept
+    assert (found["x"].units, found["x"].kept, found["x"].share, found["x"].score_share) == (8, 3, 0.375, 0.4)
+    assert found["y"].score_share == 0.9
+
+
+def test_widths_are_told_of_the_teacher_s_layers(bare):
+    """Layer 0 was dropped before the widths; the pointwise convolution was made after them."""
+    kept = {"width": {"up_blocks.0.resnets.0.conv1": {"units": 8, "kept": 8}}}
+    kept["ff"] = {"up_blocks.0.resnets.0.conv1.pointwise": {"units": 16, "kept": 16}}
+    edit_card(bare / "10-prune", extra={"kept": kept, "depth": {"up_blocks.0.resnets": [1]}})
+    assert list(collect(bare).stage("prune").kept) == ["up_blocks.0.resnets.1.conv1"]
 
 
 def test_parity_compares_each_form_with_the_one_before(finished):
