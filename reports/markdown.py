@@ -76,8 +76,9 @@ def _sensitivity(found: Sensitivity) -> list[str]:
     shares = [f"{100 * ratio:g} % gone" for ratio in found.ratios_units]
     rows = []
     for group in found.groups:
-        errors = [words.number(group.errors[ratio].velocity_mse) for ratio in found.ratios_units]
-        rows.append([f"`{group.name}`", str(group.units), *errors])
+        errors = [group.errors.get(ratio) for ratio in found.ratios_units]
+        told = [words.number(error.velocity_mse if error else None) for error in errors]
+        rows.append([f"`{group.name}`", str(group.units), *told])
     how = f"Velocity error without the lowest-scored units of one layer group alone: criterion {found.criterion}, "
     how += f"{found.samples} samples, mean square of the velocity {words.number(found.power)}."
     return [f"## Sensitivity of {found.label}", how, table(["layer group", "units", *shares], rows)]

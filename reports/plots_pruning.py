@@ -114,8 +114,7 @@ def _group_errors(group: Groupwise, y: float, scale: Scale, colours: Mapping[flo
     placed = [(ratio, error, _place(scale, error)) for ratio, error in group.errors.items()]
     parts = [polyline([(x, y) for _, _, x in placed], "s3 faint")]
     parts += [dot(x, y, colours[ratio], f"{group.name}: {told(group, error)}") for ratio, error, x in placed]
-    last = placed[-1]
-    parts.append(text(last[2] + 9, y + 4, words.number(last[1].velocity_mse, 2), "tick", "start"))
+    parts += [text(x + 9, y + 4, words.number(error.velocity_mse, 2), "tick", "start") for _, error, x in placed[-1:]]
     return parts
 
 

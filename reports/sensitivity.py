@@ -26,7 +26,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Groupwise:
-    """One layer group; `errors` has one entry a ratio that was asked for."""
+    """One layer group; `errors` has an entry for each ratio asked for that drops any of its units."""
 
     name: str
     kind: str
@@ -68,8 +68,9 @@ def _sensitivity(label: str, raw: dict[str, Any]) -> Sensitivity:
     groups: dict[str, Groupwise] = {}
     for row in raw["rows"]:
         group = groups.setdefault(row["group"], Groupwise(row["group"], row["kind"], int(row["units"]), {}))
-        group.errors[float(row["ratio_units"])] = Measured(int(row["dropped"]), float(row["velocity_mse"]))
-    ratios = sorted({ratio for group in groups.values() for ratio in group.errors})
+        if row["dropped"]:
+            group.errors[float(row["ratio_units"])] = Measured(int(row["dropped"]), float(row["velocity_mse"]))
+    ratios = sorted({float(row["ratio_units"]) for row in raw["rows"]})
     ordered = tuple(groups[name] for name in in_order(groups))
     return Sensitivity(
         label, raw["criterion"], int(raw["samples"]), float(raw["velocity_mean_square"]), tuple(ratios), ordered

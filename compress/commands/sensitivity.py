@@ -104,8 +104,10 @@ def measure(
         draft = rehouse(system.unet.eval(), system.text_encoder.config.hidden_size)
     except ValueError as error:
         raise UserError.of(str(error), str(checkpoint), "Name a U-Net of SDXL's or DreamLite's kind.") from None
-    counts = {"calibration_samples": samples, "held_out_samples": samples, "fitting_samples": LEAST_SAMPLES}
-    drawn = draw_samples(PruneConfig(seed=seed, **counts), system)
+    config = PruneConfig(
+        seed=seed, calibration_samples=samples, held_out_samples=samples, fitting_samples=LEAST_SAMPLES
+    )
+    drawn = draw_samples(config, system)
     saliency = Bench(drawn.calibration, criterion, torch.Generator().manual_seed(seed)).saliency(draft)
     reference = predictions(draft.unet, drawn.held_out)
     rows = measure_groups(draft, saliency, ratios, drawn.held_out, reference)

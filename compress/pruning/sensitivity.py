@@ -68,9 +68,10 @@ def sensitivity(
 
 
 def lowest(scores: Tensor, ratio_units: float, norm_groups: int = 0) -> Tensor:
-    """The units that pruning drops of a group to the nearest whole number, ascending: all but the best (keep_best)."""
+    """The units that pruning drops of a group, ascending: all but the best (keep_best). Their number is rounded, halves
+    up, but one unit stays unless all are to go."""
     units = len(scores)
-    keep = units - math.floor(ratio_units * units + 0.5)
+    keep = max(units - math.floor(ratio_units * units + 0.5), int(ratio_units < 1))
     stays = torch.zeros(units, dtype=torch.bool)
     if keep:
         stays[keep_best(scores, keep, norm_groups)] = True

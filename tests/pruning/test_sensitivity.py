@@ -73,6 +73,7 @@ def test_what_goes_is_what_pruning_would_not_keep():
     assert lowest(scores, 0.5, norm_groups=2).tolist() == [2, 3, 4, 5]
     assert lowest(scores, 0.0).tolist() == [] and lowest(scores, 1.0).tolist() == list(range(8))
     assert len(lowest(scores[:3], 0.5)) == 2  # to the nearest, halves up
+    assert lowest(scores[:2], 0.75).tolist() == [1] and lowest(scores[:1], 0.75).tolist() == []  # one stays
 
 
 @pytest.mark.parametrize("spec", [TEACHER, STUDENT], ids=["teacher", "student"])

@@ -62,6 +62,13 @@ def test_without_any_change_there_is_no_figure(run):
     assert plots_pruning.sensitivity(found) == ""
 
 
+def test_a_group_of_one_unit_has_a_row_without_figures(run):
+    head = {"group": "mid_block.attentions.0.transformer_blocks.0.attn1", "kind": "head", "units": 1, "dropped": 0}
+    lone = [head | {"ratio_units": ratio, "velocity_mse": 0.0} for ratio in (0.25, 0.75)]
+    write(run, "10-prune", collect(run).stage("prune").key, rows=ROWS + lone)
+    assert f"| `{head['group']}` | 1 | – | – |" in write_report(run).with_suffix(".md").read_text()
+
+
 def test_a_damaged_file_is_named(run):
     write(run, "10-prune", "key", rows=[{"group": "conv_in"}])
     with pytest.raises(ReportError, match=r"10-prune\.json: not what `pocketdiff sensitivity` writes"):
