@@ -19,6 +19,7 @@ _DISK = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some space", errno
 # Our own progress tells what happens; the libraries' bars and advice to developers would drown it.
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
 _RUNTIMES = ("torch", "simulation", "onnx", "htp")
+_CHIPS = ("8gen2", "8gen3", "8elite", "8elite_gen5")
 _MODULES = {"eval": "evaluate"}  # where the file cannot bear the name of the subcommand
 Command = Callable[..., argparse.ArgumentParser]
 
@@ -120,13 +121,25 @@ def _add_plan(command: Command) -> None:
 
 def _add_bench(command: Command) -> None:
     bench = command("bench", "Measure time and memory on random weights.")
-    bench.add_argument("subject", choices=("surgery",), help="surgery: prune SDXL's U-Net to DreamLite's, streamed")
-    bench.add_argument("--json", action="store_true", help="print one line of JSON")
-    bench.add_argument("--scale", choices=("full", "small"), default="full", help="size of the teacher (default: full)")
-    bench.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="its weights (default: bf16)")
-    bench.add_argument("--shards", type=int, default=1, help="files it is split into (default: 1)")
-    bench.add_argument("--criterion", choices=("magnitude", "random"), default="magnitude", help="(default: magnitude)")
-    bench.add_argument("--work", metavar="FOLDER", help="where to put 7 GB for a while (default: the system's choice)")
+    subjects = bench.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
+
+    def subject(name: str, text: str) -> argparse.ArgumentParser:
+        parser = subjects.add_parser(name, help=text, description=text, allow_abbrev=False)
+        parser.add_argument("--json", action="store_true", help="print one line of JSON")
+        parser.add_argument("--scale", choices=("full", "small"), default="full", help="of the network (default: full)")
+        parser.add_argument("--work", metavar="FOLDER", help="where to put large files (default: the system's choice)")
+        return parser
+
+    surgery = subject("surgery", "Prune SDXL's U-Net to DreamLite's, streamed; puts 7 GB on the disk for a while.")
+    surgery.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="of weights (default: bf16)")
+    surgery.add_argument("--shards", type=int, default=1, help="files the teacher is split into (default: 1)")
+    surgery.add_argument(
+        "--criterion", choices=("magnitude", "random"), default="magnitude", help="(default: magnitude)"
+    )
+    quantize = subject("quantize", "Take DreamLite's U-Net through W8A16 to a context binary of the HTP.")
+    quantize.add_argument("--px", type=int, default=512, help="side of the picture in pixels (default: 512)")
+    quantize.add_argument("--soc", choices=_CHIPS, default="8gen3", help="Snapdragon to compile for (default: 8gen3)")
+    quantize.add_argument("--emulate", action="store_true", help="also run one forward on the emulator: minutes")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
