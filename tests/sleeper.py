@@ -33,6 +33,7 @@ class SleepConfig(StageConfig):
     size_kb: int = 1
     nap_s: float = field(default=0.0, metadata={"in_key": False})
     fails: bool = field(default=False, metadata={"in_key": False})
+    dump: str = field(default="/dev/null", metadata={"in_key": False})  # /dev/full is a disk that takes nothing
 
 
 def run(config: SleepConfig, ctx: StageContext) -> StageResult:
@@ -46,6 +47,7 @@ def run(config: SleepConfig, ctx: StageContext) -> StageResult:
         write_json(checkpoint, step + 1)
         with (ctx.logs / "steps.csv").open("a") as file:
             file.write(f"{step},{os.getpid()}\n")
+    Path(config.dump).write_text("a nap")
     (ctx.out / "zeros.bin").write_bytes(config.name.encode() + bytes(1000 * config.size_kb))
     digest = hashlib.sha256(f"{config.name} {config.width}".encode()).digest()
     return StageResult(metrics={"error": digest[0] / config.width, "width": float(config.width)})

@@ -15,7 +15,7 @@ from compress.progress import LineProgress, TerminalProgress, make_progress
 from compress.runfolder import RunFolder
 from compress.sweep.claims import REASON, Claim, Claims
 from compress.sweep.definition import TRIALS, Sweep, folder_of
-from compress.sweep.storage import answering, public, storage_errors
+from compress.sweep.storage import answering, open_storage, public, storage_errors
 from compress.sweep.study import open_study
 from compress.sweep.trial import Infeasible, Setting, carry_out
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 RECORD = "sweep.json"  # in the sweep's folder: what its trials are worth, for who reads files alone
 MAX_FAILURES = 3  # in a row, after which a worker gives up
 MAX_INFEASIBLE = 200  # in a row
-POLL_S, TELL_EVERY_S = 0.5, 60.0
+POLL_S, MAX_POLL_S, TELL_EVERY_S = 0.25, 5.0, 60.0  # looks for a trial come less and less often
 
 
 def run_sweep(
@@ -65,6 +65,8 @@ def prepare(sweep: Sweep, runs: Path, trials: int | None, storage: str | None) -
     if wanted(sweep, trials) < 1:
         raise UserError.of(f"--trials is {trials}", "command line", "Ask for at least 1 trial.")
     folder = folder_of(sweep, runs)
+    if storage is not None:
+        open_storage(storage, folder)  # an address that cannot be used leaves nothing behind
     with RunFolder(folder).locked(lambda who: None):  # to create the folder, or to say why that fails
         study = open_study(sweep, folder, storage)
         record = {
@@ -87,13 +89,14 @@ class Worker:
     def __init__(self, claims: Claims, setting: Setting, storage: str | None) -> None:
         self._claims, self._setting, self._storage = claims, setting, storage
         self._failures = self._infeasible = 0
-        self._told_s = time.monotonic() - TELL_EVERY_S
+        self._poll_s, self._told_s = POLL_S, time.monotonic() - TELL_EVERY_S
 
     def step(self) -> bool:
         """Works on one trial, or waits a moment for others that do; False when nothing is left to do."""
         with answering(self._storage):
             with self._claims.next() as claim:
                 if claim is not None:
+                    self._poll_s = POLL_S
                     with heartbeat(claim, self._claims.study):
                         self._work_on(claim)
                     return True
@@ -103,7 +106,8 @@ class Worker:
         if others and time.monotonic() - self._told_s >= TELL_EVERY_S:
             self._told_s = time.monotonic()
             self._setting.progress.message(f"all trials are taken; in case one is needed, waiting for {others[0]}")
-        time.sleep(POLL_S)
+        time.sleep(self._poll_s)
+        self._poll_s = min(2 * self._poll_s, MAX_POLL_S)
         return True
 
     def _work_on(self, claim: Claim) -> None:

@@ -15,15 +15,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import psutil
 import pytest
 
+from compress import cli
 from compress.artifact import verify
 from compress.plan import artefacts
 from compress.progress import LineProgress
+from compress.recipe import Recipe
 from compress.sweep.slurm import script
 from compress.sweep.storage import open_storage
 from compress.sweep.team import environment, last_line
@@ -175,6 +178,46 @@ def test_thirty_two_workers_through_the_proxy_lose_nothing(tmp_path: Path) -> No
     finally:
         served.terminate()
         served.communicate(timeout=60)
+
+
+def test_a_full_disk_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_recipe(tmp_path, dump="/dev/full")
+    assert cli.main(["sweep", "naps.py", "--trials", "2"]) == 2
+    assert "No space left on device. Free some space, then run again." in capsys.readouterr().err
+    write_recipe(tmp_path)
+    assert cli.main(["sweep", "naps.py", "--trials", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trials"] == {"complete": 2}
+    folder = Path("runs/sweeps/naps")
+    study = optuna.load_study(study_name="naps", storage=open_storage(None, folder))
+    check_whole(folder, study, 2)
+    assert {trial.user_attrs["worker"]["attempts"] for trial in study.trials} == {1}
+
+
+def test_what_fails_is_told_and_the_rest_goes_on_until_too_much_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = sleeping_sweep("odd", widths=4, grid=True)
+
+    def sample(trial: optuna.Trial) -> Recipe:
+        recipe = odd.sample(trial)
+        bad = replace(recipe.stages[1], fails=trial.params["width"] == 2)  # type: ignore[call-arg]
+        return replace(recipe, stages=(recipe.stages[0], bad))
+
+    said = io.StringIO()
+    monkeypatch.setattr("compress.sweep.worker.MAX_FAILURES", 100)
+    study = run_sweep(replace(odd, sample=sample), tmp_path, progress=LineProgress(said))
+    states = Counter((trial.params["width"], trial.state.name) for trial in study.trials)
+    assert states == {(1, "COMPLETE"): 4, (2, "FAIL"): 8, (3, "COMPLETE"): 4, (4, "COMPLETE"): 4}
+    failed = [trial for trial in study.trials if trial.state.name == "FAIL"]
+    assert {trial.user_attrs["reason"] for trial in failed} == {"ArithmeticError: width 2 fails"}
+    assert said.getvalue().count("failed (ArithmeticError: width 2 fails)") == 8
+    monkeypatch.setattr("compress.sweep.worker.MAX_FAILURES", 3)
+    hopeless = sleeping_sweep("hopeless", fails=True)
+    with pytest.raises(ArithmeticError):
+        run_sweep(hopeless, tmp_path, progress=LineProgress(said))
 
 
 def test_workers_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
