@@ -17,7 +17,9 @@ from compress.plan import Options
 from compress.progress import LineProgress
 from compress.recipe import Recipe
 from compress.runfolder import RunFolder
-from tests.sleeper import SleepConfig
+from compress.sweep import folder_of
+from compress.sweep.worker import run_sweep
+from tests.sleeper import SleepConfig, sleeping_sweep
 
 KB = 1e-6  # in GB
 
@@ -133,3 +135,15 @@ def test_the_command_says_what_and_removes_it_on_yes(
     assert cli.main(["gc", "--keep-gb", "-1"]) == 2
     assert "keep-gb is -1. Give 0 or more" in capsys.readouterr().err
     assert cli.main(["gc", "--keep-gb", "1", "--runs", "nowhere"]) == 2
+
+
+def test_a_sweep_keeps_its_budget_after_every_trial(tmp_path: Path) -> None:
+    sweep = sleeping_sweep("naps", size_kb=50)
+    study = run_sweep(sweep, tmp_path, 6, progress=LineProgress(io.StringIO()), disk_gb=KB)
+    best = {trial.user_attrs["folder"] for trial in study.best_trials}
+    folders = {trial.user_attrs["folder"] for trial in study.trials}
+    assert best < folders
+    for name in folders:
+        out = folder_of(sweep, tmp_path) / name
+        assert (out / "20-b").exists() == (name in best) != (out / COLLECTED / "20-b.json").exists()
+        assert name not in best or verify(out / "10-a")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from compress.errors import UserError
 from compress.progress import make_console, make_progress
 from compress.sweep import Sweep, folder_of, load_sweep, overridden
+from compress.sweep.outcome import finished, outcome
+from compress.sweep.storage import answering
 from compress.sweep.tables import grid_rows, grid_table, pareto_table
 
 if TYPE_CHECKING:
@@ -31,13 +33,12 @@ def main(options: argparse.Namespace) -> int:
         return 0
     began_s = time.monotonic()
     heed_requests_to_stop()
-    study = work(sweep, runs, options)
-    if options.json:
-        from compress.sweep.outcome import outcome
-
-        print(json.dumps(outcome(study, sweep, time.monotonic() - began_s)))
-        return 0
-    tell(study, sweep, folder_of(sweep, runs))
+    with answering(options.storage):
+        study = work(sweep, runs, options)
+        if options.json:
+            print(json.dumps(outcome(study, sweep, time.monotonic() - began_s)))
+        else:
+            tell(study, sweep, folder_of(sweep, runs))
     return 0
 
 
@@ -72,7 +73,6 @@ def work(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
             storage=options.storage,
             disk_gb=options.disk_gb,
         )
-    from compress.sweep.outcome import finished
     from compress.sweep.team import Team
 
     study = prepare(sweep, runs, options.trials, options.storage)

@@ -45,4 +45,7 @@ def next_point(sweep: Sweep, trials: Iterable[FrozenTrial], seed: int) -> dict[s
     points = list(itertools.product(*sweep.grid.values()))
     random.Random(seed).shuffle(points)
     left = [point for point in points if tried[point] < GRID_ATTEMPTS]
-    return dict(zip(names, min(left, key=lambda point: tried[point]), strict=True)) if left else None
+    if not left:
+        return None
+    rarest: tuple[Any, ...] = min(left, key=lambda point: tried[point])
+    return dict(zip(names, rarest, strict=True))

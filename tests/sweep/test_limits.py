@@ -21,6 +21,7 @@ def recipe(config: PruneConfig = STUDENT) -> Recipe:
     return Recipe(name="one", description="", teacher=TEACHER, stages=(config,))
 
 
+@pytest.mark.slow  # loads what prunes
 def test_a_limit_is_on_what_the_student_will_have() -> None:
     goal = STUDENT.goal(spec_of(teacher_folder(TEACHER)))
     real = cost(goal, goal.sample_size, 2 * goal.sample_size, 77)  # parameters and bytes do not depend on the text
@@ -31,6 +32,7 @@ def test_a_limit_is_on_what_the_student_will_have() -> None:
     assert student_limit("parameters_m", millions).excess(recipe()) <= 0
 
 
+@pytest.mark.slow
 def test_wider_costs_more_in_every_quantity() -> None:
     wider = recipe(replace(STUDENT, widths=(64, 128, 256)))
     for name in ("parameters_m", "macs_g", "size_mb_w8_padded", "latency_ms"):
