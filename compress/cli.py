@@ -6,21 +6,19 @@ Exit codes: 0 done, 2 a mistake that the message says how to mend, 130 interrupt
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-from compress.errors import UserError
+from compress.errors import DISK_ERRORS, UserError
 
 USER_ERROR, INTERRUPTED = 2, 130
-_DISK = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some space", errno.EROFS: "Choose a writable folder"}
 # Our own progress tells what happens; the libraries' bars and advice to developers would drown it.
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
 _RUNTIMES = ("torch", "simulation", "onnx", "htp")
 _CHIPS = ("8gen2", "8gen3", "8elite", "8elite_gen5")
-_MODULES = {"eval": "evaluate"}  # where the file cannot bear the name of the subcommand
+_MODULES = {"eval": "evaluate", "sweep-server": "sweep_server"}  # where the file cannot bear the name of the subcommand
 Command = Callable[..., argparse.ArgumentParser]
 
 
@@ -92,13 +90,28 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sweep(command: Command) -> None:
-    sweep = command("sweep", "Search over recipes; each trial is a run that shares what it has in common with others.")
+    epilog = "The same command on another machine with the same --storage joins in. Fields of recipes as for `run`."
+    text = "Search over recipes; each trial is a run that shares what it has in common with others."
+    sweep = command("sweep", text, epilog)
     sweep.add_argument("sweep", help="name of a sweep in recipes/sweeps")
     sweep.add_argument("--trials", type=int, help="finished trials wanted in all (default: 20, or all of a grid)")
-    sweep.add_argument("--storage", choices=("journal",), default="journal", help="kind of study storage")
+    sweep.add_argument("--workers", metavar="K", type=int, default=1, help="processes on this machine (default: 1)")
+    where = "of the study: journal:///FILE, sqlite:///FILE, postgresql://... or grpc://HOST:PORT (default: a journal)"
+    sweep.add_argument("--storage", metavar="URL", help=where)
     sweep.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
+    sweep.add_argument("--disk-gb", metavar="GB", type=float, help="budget; artefacts of beaten trials go (see gc)")
     sweep.add_argument("--seed", type=int, default=0, help="of the sampler (default: 0)")
     sweep.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    sweep.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
+    sweep.add_argument("--slurm", metavar="N", type=int, help="print a script for an array of N jobs; do nothing")
+    serve = command("sweep-server", "Stand between a database and very many workers (gRPC).")
+    serve.add_argument("storage", help="the database, for example postgresql://USER:PASSWORD@HOST/DATABASE")
+    serve.add_argument("--host", default="localhost", help="address to listen on (default: localhost)")
+    serve.add_argument("--port", type=int, default=13000, help="(default: 13000)")
+    collect = command("gc", "Free the disk of what sweeps made and something beats; says what, until --yes is given.")
+    collect.add_argument("--keep-gb", metavar="GB", type=float, required=True, help="what all sweeps may take")
+    collect.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
+    collect.add_argument("--yes", action="store_true", help="remove it")
 
 
 def _add_plan(command: Command) -> None:
@@ -164,10 +177,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in DISK_ERRORS:
             raise
         where = str(error.filename or "disk")
-        return complain(UserError.of(error.strerror or "cannot write", where, f"{_DISK[error.errno]}, then run again."))
+        return complain(
+            UserError.of(error.strerror or "cannot write", where, f"{DISK_ERRORS[error.errno]}, then run again.")
+        )
 
 
 def complain(error: UserError) -> int:

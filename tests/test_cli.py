@@ -36,7 +36,12 @@ FLAGS = {
         *("--chip", "--json", "--latency-ms", "--latent", "--macs-g", "--parameters-m", "--size-mb", "--steps"),
         *("--tokens", "folder"),
     ],
-    "sweep": ["--device", "--runs", "--seed", "--storage", "--trials", "sweep"],
+    "sweep": [
+        *("--device", "--disk-gb", "--json", "--runs", "--seed", "--slurm", "--storage", "--trials", "--workers"),
+        "sweep",
+    ],
+    "sweep-server": ["--host", "--port", "storage"],
+    "gc": ["--keep-gb", "--runs", "--yes"],
 }
 
 

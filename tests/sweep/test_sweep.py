@@ -15,18 +15,13 @@ from compress.artifact import load_card
 from compress.errors import UserError
 from compress.progress import LineProgress
 from compress.recipe import Recipe
-from compress.sweep import (
-    Objective,
-    Sweep,
-    folder_of,
-    load_sweep,
-    open_study,
-    overridden,
-    requeue_killed,
-    run_sweep,
-    trial_folder,
-)
-from compress.sweep_tables import arms, grid_rows, pareto_table
+from compress.sweep import Objective, Sweep, folder_of, load_sweep, overridden, trial_folder
+from compress.sweep.claims import Claims
+from compress.sweep.outcome import hypervolume, outcome, stages
+from compress.sweep.sampling import next_point
+from compress.sweep.tables import arms, grid_rows, pareto_table
+from compress.sweep.worker import run_sweep
+from tests.sleeper import sleeping_sweep
 from tests.toy import toy_recipe
 
 
@@ -64,16 +59,15 @@ def test_trials_are_counted_over_all_runs_of_the_sweep(tmp_path: Path) -> None:
     assert len(go(tmp_path, 3).trials) == 3
 
 
-def test_a_killed_trial_is_asked_again(tmp_path: Path) -> None:
+def test_what_a_killed_worker_left_goes_on_under_its_number(tmp_path: Path) -> None:
     study = go(tmp_path, 1)
-    killed = study.ask()
-    sample(killed)
     folder = folder_of(sweep(), tmp_path)
-    requeue_killed(study, folder)
-    assert study.trials[killed.number].state.name == "FAIL"
-    resumed = open_study(sweep(), folder, seed=0).ask()
-    sample(resumed)
-    assert resumed.params == killed.params and resumed.number != killed.number
+    with Claims(study, sweep(), folder, 3, seed=0).next() as killed:
+        assert killed is not None and not killed.taken_over
+        sample(killed.trial)
+    done = go(tmp_path, 3)
+    assert [trial.state.name for trial in done.trials] == ["COMPLETE"] * 3
+    assert done.trials[1].params == killed.trial.params and done.trials[1].user_attrs["worker"]["attempts"] == 2
 
 
 def test_the_front_holds_what_nothing_beats(tmp_path: Path) -> None:
@@ -132,6 +126,20 @@ def test_a_grid_is_tried_whole_and_once(tmp_path: Path) -> None:
     ]
 
 
+def test_a_combination_is_tried_twice_if_it_fails_and_once_otherwise() -> None:
+    study = optuna.create_study()
+    points = [{"width": width, "seed": seed} for width in (64, 32) for seed in (0, 1)]
+    for point in points[:3]:
+        study.enqueue_trial(point)
+    trial = study.ask()  # asked for the first, and running: its parameters are not known yet
+    assert next_point(grid(), study.trials, seed=0) == points[3]
+    study.enqueue_trial(points[3])
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert next_point(grid(), study.trials, seed=0) == points[0]
+    study.enqueue_trial(points[0])
+    assert next_point(grid(), study.trials, seed=0) is None
+
+
 def test_a_row_of_a_grid_is_the_mean_over_its_seeds() -> None:
     study = optuna.create_study()
     space = {name: optuna.distributions.CategoricalDistribution(tuple(v)) for name, v in (grid().grid or {}).items()}
@@ -143,3 +151,28 @@ def test_a_row_of_a_grid_is_the_mean_over_its_seeds() -> None:
     assert (pair.params, pair.means, pair.trials) == ({"width": 32}, (2.0,), 2)
     assert pair.spreads[0] == pytest.approx(2**0.5)  # of 1 and 3: sqrt((1 + 1) / (2 - 1))
     assert list(grid_rows(study, grid())) == [["width", "norm", "n"], ["64", "5", "1"], ["32", "2 ± 1.4", "2"]]
+
+
+def test_a_line_sums_the_study_up(tmp_path: Path) -> None:
+    done = go(tmp_path, 3)
+    line = outcome(done, sweep(), 1.0)
+    widths = {trial.params["width"] for trial in done.trials}
+    assert line["trials"] == {"complete": 3} and line["wall_s"] == 1.0
+    assert line["stages_run"] == 1 + len(widths)  # the first stage once, the second for every width
+    assert line["stages_run"] + line["stages_reused"] == 6
+
+
+def test_trials_of_equal_parameters_are_one_run() -> None:
+    attributes = {"folder": "trial-1", "stages": {"10-a": "reused", "20-b": "run"}}
+    twin = optuna.trial.create_trial(value=1.0, user_attrs=attributes)
+    assert stages([twin, twin]) == (1, 3)
+
+
+def test_the_hypervolume_reaches_to_the_worst_values() -> None:
+    made = sleeping_sweep("naps")  # error up to 300, width up to 100, both to be small
+    front = [optuna.trial.create_trial(values=values) for values in ((100.0, 50.0), (200.0, 10.0), (400.0, 1.0))]
+    # (300 - 100) x (100 - 50), and beside it (300 - 200) x (50 - 10); the third is worth nothing
+    assert hypervolume(front, made) == 10_000 + 4_000
+    assert hypervolume([], made) is None
+    up = replace(made, objectives=tuple(replace(o, maximize=True, worst=None) for o in made.objectives))
+    assert hypervolume(front[:2], up) == 0.0  # each is the worst in one of two

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compress.sweep import Sweep
+from compress.sweep.definition import Sweep
 
 if TYPE_CHECKING:
     import optuna
