@@ -7,18 +7,18 @@ what each costs alone; `total_noise` of the rows tells how close. Units that sha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from compress.quantization.aimet import Simulation
 from compress.quantization.graph import origin
-from compress.quantization.host import NetworkInputs
+from compress.quantization.host import Inputs
 from compress.quantization.parity import sqnr_db
 from compress.stages.context import Progress
 
@@ -44,83 +44,100 @@ class Row:
 
 @dataclass(frozen=True)
 class Unit:
-    """A grid, and the places in AIMET's modules where it sits."""
+    """A grid: `parameter` of one module of the float graph, or the outputs of all the modules that share it."""
 
     name: str
     kind: str
     origin: str
     bits: int
     numbers: int
-    places: tuple[tuple[Any, Any], ...]
+    modules: tuple[nn.Module, ...]
+    parameter: str | None
     quantizer: Any
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The float graph computes with this grid and no other; afterwards it is as it was, whatever happened."""
+        if self.parameter is None:
+            hooks = [module.register_forward_hook(self._regrid) for module in self.modules]
+            try:
+                yield
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            return
+        (module,) = self.modules
+        weight = module._parameters[self.parameter]
+        assert weight is not None
+        module._parameters[self.parameter] = nn.Parameter(self._on_grid(weight), requires_grad=False)
+        try:
+            yield
+        finally:
+            module._parameters[self.parameter] = weight
+
+    def _on_grid(self, value: Tensor) -> Tensor:
+        return self.quantizer(value.detach()).as_subclass(Tensor)
+
+    def _regrid(self, module: nn.Module, operands: Any, result: Tensor) -> Tensor:
+        return self._on_grid(result)
 
 
 def units(simulation: Simulation) -> list[Unit]:
     """Every weight's grid and every tensor's, tied ones once, in the order of the network."""
     found: list[Unit] = []
-    tied: dict[int, list[tuple[fx.Node, Any]]] = {}
+    tied: dict[int, list[fx.Node]] = {}
+    graph = simulation.float_graph
     for node, module in simulation.nodes():
+        own = graph.get_submodule(str(node.target))
         for name, quantizer in module.param_quantizers.items():
             if quantizer is not None:
-                parameter: Tensor = getattr(module, name)
-                place = ((module.param_quantizers, name),)
-                full, bits = f"{node.name}.{name}", quantizer.bitwidth
-                found.append(Unit(full, WEIGHT, origin(node), bits, parameter.numel(), place, quantizer))
-        tied.setdefault(id(simulation.grids[node.name]), []).append((node, module))
-    for members in tied.values():
-        (first, _), quantizer = members[0], simulation.grids[members[0][0].name]
-        places = tuple((module.output_quantizers, 0) for _, module in members)
-        found.append(Unit(first.name, ACTIVATION, origin(first), quantizer.bitwidth, 0, places, quantizer))
+                size, full = getattr(own, name).numel(), f"{node.name}.{name}"
+                found.append(Unit(full, WEIGHT, origin(node), quantizer.bitwidth, size, (own,), name, quantizer))
+        tied.setdefault(id(simulation.grids[node.name]), []).append(node)
+    for nodes in tied.values():
+        first, quantizer = nodes[0], simulation.grids[nodes[0].name]
+        modules = tuple(graph.get_submodule(str(node.target)) for node in nodes)
+        found.append(Unit(first.name, ACTIVATION, origin(first), quantizer.bitwidth, 0, modules, None, quantizer))
     return found
-
-
-@contextmanager
-def only(every: Sequence[Unit], chosen: Iterable[Unit]) -> Iterator[None]:
-    """Takes every grid but the chosen ones out of the simulation, and puts all of them back."""
-    kept = {unit.name for unit in chosen}
-    try:
-        for unit in every:
-            for owner, key in unit.places:
-                owner[key] = unit.quantizer if unit.name in kept else None
-        yield
-    finally:
-        for unit in every:
-            for owner, key in unit.places:
-                owner[key] = unit.quantizer
 
 
 @torch.no_grad()
 def sensitivity(
     simulation: Simulation,
-    inputs: NetworkInputs,
+    inputs: Inputs,
     step_n: Tensor,
     progress: Progress | None = None,
+    chosen: Collection[str] | None = None,
     batch_size: int = 16,
 ) -> list[Row]:
-    """A row for every grid of a calibrated simulation, on recorded calls of the steps `step_n`.
+    """A row for every grid of a calibrated simulation (or the `chosen` ones), on recorded calls of the steps `step_n`.
 
-    Weights are rounded to nearest: a simulation whose integers were chosen otherwise has no float weights any more.
+    One float forward a grid. Weights are rounded to nearest: ask before `rounding` has chosen integers otherwise, since
+    then the graph has no float weights any more.
     """
-    every = units(simulation)
-    answer = _answering(simulation, inputs, batch_size)
-    with only(every, ()):
-        reference = answer()
+    wanted = [unit for unit in units(simulation) if chosen is None or unit.name in chosen]
+    answer = _answering(simulation.float_graph, inputs, batch_size)
+    reference, rows = answer(), []
     if progress:
-        progress.start(len(every), "grids", "sensitivity")
-    rows = []
-    for unit in every:
-        with only(every, (unit,)):
+        progress.start(len(wanted), "grids", "sensitivity")
+    for unit in wanted:
+        with unit.alone():
             rows.append(_row(unit, reference, answer(), step_n))
         if progress:
             progress.advance(1)
     return rows
 
 
-def _answering(simulation: Simulation, inputs: NetworkInputs, batch_size: int) -> Callable[[], Tensor]:
-    """The velocities of the target panel: nobody reads the other one."""
-    columns = inputs.sample_bchw.shape[3] // 2
+def _answering(graph: fx.GraphModule, inputs: Inputs, batch_size: int) -> Callable[[], Tensor]:
+    """What the network answers: of a latent pair the target panel, since nobody reads the other one."""
+    panels = 2 if "sample" in inputs.named() else 1
     starts = range(0, len(inputs), batch_size)
-    return lambda: torch.cat([simulation(inputs[start : start + batch_size])[..., :columns] for start in starts])
+
+    def answer() -> Tensor:
+        found = torch.cat([graph(*inputs[start : start + batch_size].tensors()) for start in starts])
+        return found[..., : found.shape[-1] // panels]
+
+    return answer
 
 
 def _row(unit: Unit, reference: Tensor, found: Tensor, step_n: Tensor) -> Row:
