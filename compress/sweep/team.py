@@ -49,10 +49,12 @@ class Team:
         progress.message(f"{self._workers} workers; what they say is in {self._logs}")
         progress.start(trials, "trials", label, done=done)
         try:
-            self._seats = [self._seat(number) for number in range(self._workers)]
+            for number in range(self._workers):
+                self._seat(number)
             while self._seats:
                 time.sleep(POLL_S)
-                self._seats = [kept for seat in self._seats if (kept := self._looked_after(seat, progress))]
+                for seat in list(self._seats):
+                    self._look_after(seat, progress)
                 now = self._finished()
                 progress.advance(now - done)
                 done = now
@@ -60,8 +62,8 @@ class Team:
             self._stop()
             progress.close()
 
-    def _seat(self, number: int) -> Seat:
-        log = self._logs / f"worker-{number}.log"
+    def _seat(self, number: int) -> None:
+        log = self._logs / f"{os.uname().nodename}-{number}.log"
         with open(log, "ab") as file:
             # Of a session of its own, so that Ctrl-C at a terminal reaches it once, from here.
             process = subprocess.Popen(
@@ -72,14 +74,15 @@ class Team:
                 env=environment(number, self._workers),
                 start_new_session=True,
             )
-        return Seat(number, log, process)
+        self._seats.append(Seat(number, log, process))
 
-    def _looked_after(self, seat: Seat, progress: TerminalProgress | LineProgress) -> Seat | None:
+    def _look_after(self, seat: Seat, progress: TerminalProgress | LineProgress) -> None:
         code = seat.process.poll()
         if code is None:
-            return seat
+            return
+        self._seats.remove(seat)
         if code in (0, INTERRUPTED):
-            return None
+            return
         if code > 0 and code != 128 + signal.SIGKILL:
             said = last_line(seat.log).removeprefix("error: ")
             if code == USER_ERROR:
@@ -89,7 +92,7 @@ class Team:
             raise UserError.of(f"worker {seat.number} failed: {said}", str(seat.log), "See what it says above that.")
         self._count_death(seat)
         progress.message(f"worker {seat.number} was killed; another takes its place, and its trial")
-        return self._seat(seat.number)
+        self._seat(seat.number)
 
     def _count_death(self, seat: Seat) -> None:
         now = self._finished()
