@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from reports.record import Score
@@ -57,12 +58,12 @@ def _crosses(panel: Panel, points: Sequence[tuple[float, float]]) -> str:
 
 
 def intervals(rows: Sequence[tuple[str, Sequence[Score | None]]], runs: Sequence[str]) -> str:
-    """One row a score, one dot a run with its 95 % interval; a common axis from 0 to 1. Empty without scores."""
+    """One row a score, one dot a run with its 95 % interval; the axis ends at 1. Empty without scores."""
     if not rows:
         return ""
-    left, width, top = 190, 860, 30
-    pitch = 13 * len(runs) + 14
-    scale = Scale(0, 1, left, width - 20)
+    left, top, pitch = 190, 30, 13 * len(runs) + 14
+    lowest = min(s.value if s.low is None else s.low for _, scores in rows for s in scores if s)
+    scale = Scale(max(0.0, math.floor(10 * (lowest - 0.03)) / 10), 1, left, WIDTH - 20)
     bottom = top + pitch * len(rows)
     parts = []
     for value in scale.ticks(5):
@@ -72,7 +73,7 @@ def intervals(rows: Sequence[tuple[str, Sequence[Score | None]]], runs: Sequence
         parts.append(text(left - 14, y + pitch / 2 - 2, label, "bar-name", "end"))
         for place, (run, score) in enumerate(zip(runs, scores, strict=True)):
             parts += _interval(scale, y + 9 + 13 * place, run, score, COLOURS[place % len(COLOURS)])
-    return figure(width, round(bottom) + 6, "Scores of the compared runs with 95 % intervals", parts)
+    return figure(WIDTH, round(bottom) + 6, "Scores of the compared runs with 95 % intervals", parts)
 
 
 def _interval(scale: Scale, y: float, run: str, score: Score | None, css: str) -> list[str]:

@@ -73,7 +73,7 @@ def _with(trials: Sequence[Trial], judged: Mapping[int, Record]) -> list[Trial]:
 
 def _stage(record: Record) -> dict[str, Any]:
     scores = {name: record.scores[name].value for name in HEADLINES if name in record.scores}
-    size = {"parameters_m": record.parameters_m, "velocity_mse": record.metrics.get("velocity_mse")}
+    size = {"parameters (M)": record.parameters_m, "velocity MSE": record.metrics.get("velocity_mse")}
     return {"name": record.label} | {name: float(f"{v:.5g}") for name, v in (size | scores).items() if v is not None}
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ FLAGS = (
     "--disable-extensions",
     "--remote-debugging-pipe",
 )
+# Chromium reads commands from descriptor 3 and answers on 4, whatever numbers the pipes have here.
+START = "import os, sys; a, b, *c = sys.argv[1:]; os.dup2(int(a), 3); os.dup2(int(b), 4); os.execv(c[0], c)"
 KEYS = {
     "ArrowRight": 39,
     "ArrowLeft": 37,
@@ -48,7 +51,7 @@ class Chromium:
         self._in, from_browser = os.pipe()
         flags = [*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', BINARY, *flags],
+            [sys.executable, "-c", START, str(to_browser), str(from_browser), BINARY, *flags],
             pass_fds=(to_browser, from_browser),
             stderr=subprocess.DEVNULL,
         )

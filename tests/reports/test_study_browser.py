@@ -1,6 +1,7 @@
 """A study's page in a headless Chromium: no errors, every figure drawn, all of it by keyboard, sound downloads."""
 
 import io
+import json
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -66,7 +67,7 @@ def test_arrow_keys_walk_over_the_front_and_enter_opens_a_trial(tab, folder):
     tab.value("document.querySelector('#front-figure .cursor').focus()")
     heard = []
     for _ in range(3):
-        heard.append(int(tab.value("said.textContent.match(/Trial (\\\\d+)/)[1]")))
+        heard.append(int(tab.value(r"said.textContent.match(/Trial (\d+)/)[1]")))
         tab.press("ArrowDown")
     assert len(set(heard)) == 3 and set(heard) <= set(front)
     assert tab.value("document.activeElement.getAttribute('aria-label')").startswith("Pareto front: Trial")
@@ -146,8 +147,32 @@ def test_a_link_to_a_trial_opens_it(tab, folder):
     assert tab.errors == []
 
 
+@pytest.mark.parametrize(
+    "trials",
+    [
+        [],
+        [{"number": 0, "state": "running", "params": {}}],
+        [{"number": 3, "state": "complete", "params": {"x": 0.0}, "values": [1.0]}],
+        [{"number": n, "state": "complete", "params": {"x": n}, "values": [5.0]} for n in range(3)],
+        [{"number": 0, "state": "complete", "params": {"x": 1}, "values": [1.0], "constraints": [1.0]}],
+    ],
+    ids=["none", "running", "one", "equal", "infeasible"],
+)
+def test_a_study_with_little_to_show_opens_without_an_error(tab, tmp_path, trials):
+    parameters = [
+        {"name": "x", "kind": "float", "low": 0, "high": 1},
+        {"name": "y", "kind": "categorical", "choices": []},
+    ]
+    raw = {"objectives": [{"label": "error"}], "parameters": parameters, "trials": trials}
+    (tmp_path / "study.json").write_text(json.dumps(raw))
+    tab.errors.clear()
+    tab.open(write_study(tmp_path), READY)
+    assert tab.errors == []
+
+
 def test_a_comparison_opens_without_an_error(tab, tmp_path):
     runs = [make_run(tmp_path / "a", "first"), make_run(tmp_path / "b", "second", pictures=0)]
+    tab.errors.clear()
     tab.open(write_comparison(runs, tmp_path / "out"))
     tab.wait("document.querySelectorAll('.downloads').length === 4")
     tab.value(WATCH + "document.querySelector('#cost .downloads button').click()")

@@ -22,7 +22,7 @@ function show(value) {
   return (odd ? value.toExponential(2).replace(/\.?0+e/, "e") : String(Number(value.toPrecision(4)))).replaceAll("-", "−");
 }
 // Equal values would hide one another: rows stand apart by up to `room` where a field has few values.
-const levels = (field) => field.choices.length || new Set(field.values).size;
+const levels = (field) => field.choices.length || Math.max(1, new Set(field.values).size);
 const shift = (field, row, room) => (levels(field) > 12 ? 0 : room * (((row * 0.618034) % 1) - 0.5) / levels(field));
 
 function seconds(s) {
@@ -42,7 +42,7 @@ function ticks(low, high, count) { // multiples of 1, 2 or 5 times a power of te
 function scaleOf(field, from, to, margin = 0.04) {
   const { choices, log } = field, named = choices.length > 0;
   const number = named ? (v) => choices.indexOf(v) : log ? Math.log10 : Number;
-  const seen = field.values.filter((v) => v != null).map(number);
+  const known = field.values.filter((v) => v != null).map(number), seen = known.length ? known : [0, 1];
   let low = named ? -0.5 : Math.min(...seen), high = named ? choices.length - 0.5 : Math.max(...seen);
   const pad = named ? 0 : (high - low) * margin || Math.abs(high) * 0.1 || 1;
   [low, high] = [low - pad, high + pad];

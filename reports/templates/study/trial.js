@@ -21,7 +21,7 @@ function stagesOf(row) {
   const spent = study.spent[row], figures = Object.fromEntries((extraOf(row).stages ?? []).map((stage) => [stage.name, stage]));
   const known = [...new Set(Object.values(figures).flatMap(Object.keys))].filter((name) => name !== "name");
   const most = Math.max(...spent.map(([, , wall]) => wall), 1e-9);
-  const head = ["Stage", "Made", "Time", "", ...known.map((name) => name.replaceAll("_", " "))].map((text) => html("th", { scope: "col" }, text));
+  const head = ["Stage", "Made", "Time", "", ...known].map((text, i) => html("th", { scope: "col", ...(i > 1 && { class: "num" }) }, text));
   const body = spent.map(([stage, reused, wall]) => html("tr", {},
     html("th", { scope: "row" }, study.stages[stage]),
     html("td", {}, html("span", { class: `badge ${reused ? "reused" : "live"}` }, reused ? "reused" : "computed")),
