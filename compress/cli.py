@@ -40,8 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
     command("doctor", "Check this machine: packages, processor, GPU, HTP compiler, disk.")
     _add_eval(command)
     _add_generate(command)
-    report = command("report", "Write report.html and report.md of a run folder again, from its cards.")
-    report.add_argument("run", help="run folder, for example runs/scenes")
+    report = command("report", "Write the page of a run or a study again, or compare runs, from their files alone.")
+    report.add_argument("run", nargs="+", help="run folder, a sweep's folder, or several run folders to compare")
+    report.add_argument("--out", metavar="FOLDER", help="where a comparison goes (default: beside the first run)")
     publish = "also put its cards, tables and pictures into the repository (reports/published, README.md)"
     report.add_argument("--publish", action="store_true", help=publish)
     _add_sweep(command)

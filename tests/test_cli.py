@@ -29,7 +29,7 @@ FLAGS = {
     "doctor": [],
     "eval": ["--device", "--json", "--n", "--runtime", "--seed", "--suite", "checkpoint"],
     "generate": ["--device", "--image", "--output", "--runtime", "--seed", "-n", "-o", "checkpoint", "prompt"],
-    "report": ["--publish", "run"],
+    "report": ["--out", "--publish", "run"],
     "bench surgery": ["--criterion", "--dtype", "--json", "--scale", "--shards", "--work"],
     "bench quantize": ["--emulate", "--json", "--px", "--scale", "--soc", "--work"],
     "plan": [
