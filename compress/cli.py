@@ -6,20 +6,19 @@ Exit codes: 0 done, 2 a mistake that the message says how to mend, 130 interrupt
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-from compress.errors import UserError
+from compress.errors import DISK_ERRORS, UserError
 
 USER_ERROR, INTERRUPTED = 2, 130
-_DISK = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some space", errno.EROFS: "Choose a writable folder"}
 # Our own progress tells what happens; the libraries' bars and advice to developers would drown it.
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
 _RUNTIMES = ("torch", "simulation", "onnx", "htp")
-_MODULES = {"eval": "evaluate"}  # where the file cannot bear the name of the subcommand
+_CHIPS = ("8gen2", "8gen3", "8elite", "8elite_gen5")
+_MODULES = {"eval": "evaluate", "sweep-server": "sweep_server"}  # where the file cannot bear the name of the subcommand
 Command = Callable[..., argparse.ArgumentParser]
 
 
@@ -41,8 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
     command("doctor", "Check this machine: packages, processor, GPU, HTP compiler, disk.")
     _add_eval(command)
     _add_generate(command)
-    report = command("report", "Write report.html and report.md of a run or a sweep again, from its cards.")
-    report.add_argument("run", help="run folder, for example runs/scenes, or a sweep's, runs/sweeps/scenes_criteria")
+    report = command("report", "Write the page of a run or a study again, or compare runs, from their files alone.")
+    report.add_argument("run", nargs="+", help="run folder, a sweep's folder, or several run folders to compare")
+    report.add_argument("--out", metavar="FOLDER", help="where a comparison goes (default: beside the first run)")
     publish = "also put its cards, tables and pictures into the repository (reports/published, README.md)"
     report.add_argument("--publish", action="store_true", help=publish)
     _add_sweep(command)
@@ -92,13 +92,28 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sweep(command: Command) -> None:
-    sweep = command("sweep", "Search over recipes; each trial is a run that shares what it has in common with others.")
+    epilog = "The same command on another machine with the same --storage joins in. Fields of recipes as for `run`."
+    text = "Search over recipes; each trial is a run that shares what it has in common with others."
+    sweep = command("sweep", text, epilog)
     sweep.add_argument("sweep", help="name of a sweep in recipes/sweeps")
     sweep.add_argument("--trials", type=int, help="finished trials wanted in all (default: 20, or all of a grid)")
-    sweep.add_argument("--storage", choices=("journal",), default="journal", help="kind of study storage")
+    sweep.add_argument("--workers", metavar="K", type=int, default=1, help="processes on this machine (default: 1)")
+    where = "of the study: journal:///FILE, sqlite:///FILE, postgresql://... or grpc://HOST:PORT (default: a journal)"
+    sweep.add_argument("--storage", metavar="URL", help=where)
     sweep.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
+    sweep.add_argument("--disk-gb", metavar="GB", type=float, help="budget; artefacts of beaten trials go (see gc)")
     sweep.add_argument("--seed", type=int, default=0, help="of the sampler (default: 0)")
     sweep.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    sweep.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
+    sweep.add_argument("--slurm", metavar="N", type=int, help="print a script for an array of N jobs; do nothing")
+    serve = command("sweep-server", "Stand between a database and very many workers (gRPC).")
+    serve.add_argument("storage", help="the database, for example postgresql://USER:PASSWORD@HOST/DATABASE")
+    serve.add_argument("--host", default="localhost", help="address to listen on (default: localhost)")
+    serve.add_argument("--port", type=int, default=13000, help="(default: 13000)")
+    collect = command("gc", "Free the disk of what sweeps made and something beats; says what, until --yes is given.")
+    collect.add_argument("--keep-gb", metavar="GB", type=float, required=True, help="what all sweeps may take")
+    collect.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
+    collect.add_argument("--yes", action="store_true", help="remove it")
 
 
 def _add_plan(command: Command) -> None:
@@ -139,13 +154,25 @@ def _add_sensitivity(command: Command) -> None:
 
 def _add_bench(command: Command) -> None:
     bench = command("bench", "Measure time and memory on random weights.")
-    bench.add_argument("subject", choices=("surgery",), help="surgery: prune SDXL's U-Net to DreamLite's, streamed")
-    bench.add_argument("--json", action="store_true", help="print one line of JSON")
-    bench.add_argument("--scale", choices=("full", "small"), default="full", help="size of the teacher (default: full)")
-    bench.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="its weights (default: bf16)")
-    bench.add_argument("--shards", type=int, default=1, help="files it is split into (default: 1)")
-    bench.add_argument("--criterion", choices=("magnitude", "random"), default="magnitude", help="(default: magnitude)")
-    bench.add_argument("--work", metavar="FOLDER", help="where to put 7 GB for a while (default: the system's choice)")
+    subjects = bench.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
+
+    def subject(name: str, text: str) -> argparse.ArgumentParser:
+        parser = subjects.add_parser(name, help=text, description=text, allow_abbrev=False)
+        parser.add_argument("--json", action="store_true", help="print one line of JSON")
+        parser.add_argument("--scale", choices=("full", "small"), default="full", help="of the network (default: full)")
+        parser.add_argument("--work", metavar="FOLDER", help="where to put large files (default: the system's choice)")
+        return parser
+
+    surgery = subject("surgery", "Prune SDXL's U-Net to DreamLite's, streamed; puts 7 GB on the disk for a while.")
+    surgery.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="of weights (default: bf16)")
+    surgery.add_argument("--shards", type=int, default=1, help="files the teacher is split into (default: 1)")
+    surgery.add_argument(
+        "--criterion", choices=("magnitude", "random"), default="magnitude", help="(default: magnitude)"
+    )
+    quantize = subject("quantize", "Take DreamLite's U-Net through W8A16 to a context binary of the HTP.")
+    quantize.add_argument("--px", type=int, default=512, help="side of the picture in pixels (default: 512)")
+    quantize.add_argument("--soc", choices=_CHIPS, default="8gen3", help="Snapdragon to compile for (default: 8gen3)")
+    quantize.add_argument("--emulate", action="store_true", help="also run one forward on the emulator: minutes")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -170,10 +197,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in DISK_ERRORS:
             raise
         where = str(error.filename or "disk")
-        return complain(UserError.of(error.strerror or "cannot write", where, f"{_DISK[error.errno]}, then run again."))
+        return complain(
+            UserError.of(error.strerror or "cannot write", where, f"{DISK_ERRORS[error.errno]}, then run again.")
+        )
 
 
 def complain(error: UserError) -> int:

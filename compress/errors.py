@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
+
+# What the system says when a disk takes no more, and what helps.
+DISK_ERRORS = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space",
+    errno.EROFS: "Choose a writable folder",
+}
 
 
 @dataclass(frozen=True)

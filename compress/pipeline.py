@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 from compress import provenance
 from compress.artifact import Card, forget_paths, load_card, write_artifact, write_json
 from compress.judge import examine
+from compress.locks import locked
 from compress.plan import SHIPPED, Action, Options, Plan, Step, make_plan
 from compress.progress import LineProgress, TerminalProgress, duration, make_progress
 from compress.recipe import Recipe, resolved_config
 from compress.runfolder import RunFolder
+from compress.sharing import planning_lock, stage_lock
 from compress.stages.context import StageContext, StageResult
 
 if TYPE_CHECKING:
@@ -39,15 +41,20 @@ def run(recipe: Recipe, options: Options, progress: TerminalProgress | LineProgr
     """
     recipe.check()
     progress = progress or make_progress()
-    with RunFolder(options.out).locked() as folder:
-        plan = make_plan(recipe, options)
-        folder.begin(plan.redo)
-        journal = Journal(folder.path, plan)
+
+    def wait_for(who: str) -> None:
+        progress.message(f"{shown(options.out)}: {who} is working here; waiting for it")
+
+    with RunFolder(options.out).locked(wait_for if options.wait else None) as folder:
+        with locked(planning_lock(options.runs), shared=True):
+            plan = make_plan(recipe, options)
+            folder.begin(plan.redo)
+            journal = Journal(folder.path, plan)
         progress.message(f"{recipe.name}: {len(plan.steps)} stages in {shown(folder.path)}")
         try:
-            for step in plan.steps:
-                plan = carry_out(step, plan, options, folder, progress)
-                journal.finished(step)
+            for position in range(len(plan.steps)):
+                plan = carry_out(plan.steps[position], plan, options, folder, progress)
+                journal.finished(plan.steps[position])
         finally:
             progress.close()
         for stage, key in zip(recipe.stages, plan.keys, strict=True):
@@ -61,7 +68,7 @@ def run(recipe: Recipe, options: Options, progress: TerminalProgress | LineProgr
 def carry_out(
     step: Step, plan: Plan, options: Options, folder: RunFolder, progress: TerminalProgress | LineProgress
 ) -> Plan:
-    """Brings one stage's artefact into the run folder; returns the plan with what a redo has finished since."""
+    """Brings one stage's artefact into the run folder; returns the plan with what has turned out since."""
     if step.action is Action.SKIP:
         folder.keep_aside_unless(step.folder, step.key)
         progress.message(f"{step.label}: not needed, a later stage is there already")
@@ -69,13 +76,11 @@ def carry_out(
     if step.action is Action.DONE:
         progress.message(f"{step.label}: done already ({step.key[:8]})")
     elif step.action is Action.REUSE:
-        card = adopt(step, folder, options)
-        where = card.machine.get("gpu") or card.machine.get("processor", "another machine")
-        made = f"made {card.created_utc[:10]} in {duration(card.wall_s)} on {where}"
-        progress.message(f"{step.label}: REUSED from {card.reused_from}, same key {step.key[:8]} ({made})")
+        adopt(step, folder, options, progress)
+    elif step.shared:
+        plan = compute_once(step, plan, options, folder, progress)
     else:
-        card = compute(step, plan, options, folder, progress)
-        progress.message(f"{step.label}: finished in {duration(card.wall_s)}, peak {card.peak_rss_gb:.1f} GB")
+        compute(step, plan, options, folder, progress)
         if plan.redo is not None:
             redo = dataclasses.replace(plan.redo, finished=(*plan.redo.finished, step.key))
             folder.note_finished(redo)
@@ -84,12 +89,30 @@ def carry_out(
     return plan
 
 
+def compute_once(
+    step: Step, plan: Plan, options: Options, folder: RunFolder, progress: TerminalProgress | LineProgress
+) -> Plan:
+    """Computes a stage unless another process does or has done so since the plan was made; then reuses what it made."""
+
+    def wait_for(who: str) -> None:
+        progress.message(f"{step.label}: {who} is computing the same artefact; waiting for it")
+
+    with stage_lock(options.runs, step.key, wait_for) as lock:
+        if source := lock.made():
+            plan = plan.replaced(step, action=Action.REUSE, source=source)
+            adopt(dataclasses.replace(step, source=source), folder, options, progress)
+        else:
+            compute(step, plan, options, folder, progress)
+        lock.note_made(step.folder)
+    return plan
+
+
 def compute(
     step: Step, plan: Plan, options: Options, folder: RunFolder, progress: TerminalProgress | LineProgress
 ) -> Card:
     """Runs the stage and writes its artefact and card."""
     work = folder.work(step.key, plan.redo)
-    device = choose_device(options.device)
+    device: Any = choose_device(options.device) if step.stage.uses_torch else None
     parent = plan.parent_of(step)
     parents = [describe("teacher", plan.teacher_card)] if plan.teacher_card else []
     if parent is not None and parent != plan.teacher:
@@ -105,22 +128,27 @@ def compute(
             forget_paths(out)
             judge_start_s = time.monotonic()
             judge = plan.recipe.judge.of(step.stage.name) if plan.recipe.judge and SCORE not in result.metrics else None
-            result.metrics = examine(out, judge, device, progress) | result.metrics
+            if device is not None:
+                result.metrics = examine(out, judge, device, progress) | result.metrics
             result.extra["judging_s"] = round(time.monotonic() - judge_start_s, 2)
             card.wall_s, card.peak_rss_gb = round(meter.wall_s, 2), round(meter.peak_rss_gb, 3)
         progress.close()
-        fill(card, result, str(device))
+        fill(card, result, str(device or "cpu"))
 
-    progress.message(f"{step.label}: running ({step.stage.kind}, key {step.key[:8]}, {device})")
-    return write_artifact(step.folder, build, card, keep=folder.kept)
+    on = f", {device}" if device else ""
+    progress.message(f"{step.label}: running ({step.stage.kind}, key {step.key[:8]}{on})")
+    card = write_artifact(step.folder, build, card, keep=folder.kept)
+    progress.message(f"{step.label}: finished in {duration(card.wall_s)}, peak {card.peak_rss_gb:.1f} GB")
+    return card
 
 
 def call(step: Step, ctx: StageContext) -> StageResult:
     """Imports the stage's runner ("module:function") and calls it from a fixed random state."""
-    import torch
-
     module, _, function = step.stage.runner.partition(":")
-    torch.manual_seed(step.stage.seed)
+    if step.stage.uses_torch:
+        import torch
+
+        torch.manual_seed(step.stage.seed)
     result = getattr(importlib.import_module(module), function)(step.stage, ctx)
     if not isinstance(result, StageResult):
         raise TypeError(f"{step.stage.runner} returned {type(result).__name__}, not a StageResult")
@@ -137,7 +165,7 @@ def fill(card: Card, result: StageResult, device: str) -> None:
     card.machine, card.created_utc = provenance.machine(device), now_utc()
 
 
-def adopt(step: Step, folder: RunFolder, options: Options) -> Card:
+def adopt(step: Step, folder: RunFolder, options: Options, progress: TerminalProgress | LineProgress) -> Card:
     """Puts a hard link (or, across disks, a copy) of another artefact in place; its card says where it comes from."""
     assert step.source is not None
     source, card = step.source, load_card(step.source)
@@ -152,7 +180,11 @@ def adopt(step: Step, folder: RunFolder, options: Options) -> Card:
             except OSError:
                 shutil.copy2(source / name, out / name)
 
-    return write_artifact(step.folder, build, card, keep=folder.kept)
+    card = write_artifact(step.folder, build, card, keep=folder.kept)
+    where = card.machine.get("gpu") or card.machine.get("processor", "another machine")
+    made = f"made {card.created_utc[:10]} in {duration(card.wall_s)} on {where}"
+    progress.message(f"{step.label}: REUSED from {card.reused_from}, same key {step.key[:8]} ({made})")
+    return card
 
 
 def origin(source: Path, options: Options) -> str:
@@ -213,7 +245,7 @@ class Journal:
         """Notes that a stage is in place, and how long that took in this run."""
         now_s = time.monotonic()
         entry = next(entry for entry in self._run["stages"] if entry["key"] == step.key)
-        entry["finished"], entry["wall_s"] = True, round(now_s - self._stage_start_s, 2)
+        entry |= self._entry(step) | {"finished": True, "wall_s": round(now_s - self._stage_start_s, 2)}
         self._stage_start_s = now_s
         write_json(self._path, self._record)
 

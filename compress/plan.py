@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from compress.artifact import CARD, Card, load_card, verify
 from compress.config.base import StageConfig
@@ -36,7 +37,10 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class Options:
-    """How to run a recipe. `out` is the run folder, `runs` the folder of all runs; both may not exist yet."""
+    """How to run a recipe. `out` is the run folder, `runs` the folder of all runs; both may not exist yet.
+
+    `wait` waits for another process that is at work in the run folder, where otherwise that is a UserError.
+    """
 
     out: Path
     runs: Path
@@ -45,6 +49,7 @@ class Options:
     fresh: bool = False
     device: str = "auto"
     shipped: tuple[Path, ...] = SHIPPED
+    wait: bool = False
 
     def __post_init__(self) -> None:
         for name in ("out", "runs"):
@@ -53,13 +58,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a plan. `source` is the artefact to reuse."""
+    """One stage of a plan. `source` is the artefact to reuse; `shared` says that one from elsewhere would do."""
 
     stage: StageConfig
     folder: Path
     key: str
     action: Action
     source: Path | None = None
+    shared: bool = True
 
     @property
     def label(self) -> str:
@@ -85,6 +91,11 @@ class Plan:
         position = self.steps.index(step)
         return self.steps[position - 1].folder if position else self.teacher
 
+    def replaced(self, step: Step, **changes: Any) -> Plan:
+        """The plan with a step as it turned out."""
+        changed = dataclasses.replace(step, **changes)
+        return dataclasses.replace(self, steps=tuple(changed if s is step else s for s in self.steps))
+
 
 def make_plan(recipe: Recipe, options: Options) -> Plan:
     """What to do for each stage. Reads cards and verifies files; writes nothing.
@@ -107,9 +118,10 @@ def make_plan(recipe: Recipe, options: Options) -> Plan:
     needed = True
     for position in range(last, -1, -1):
         stage = recipe.stages[position]
-        blank = Step(stage, options.out / recipe.folder_of(stage), keys[position], Action.RUN)
         again = redo is not None and position >= first and keys[position] not in redo.finished
         live = stage.name in recipe.live
+        folder, shared = options.out / recipe.folder_of(stage), not (again or live)
+        blank = Step(stage, folder, keys[position], Action.RUN, shared=shared)
         try:
             step = blank if again else _settle(blank, catalogue, options.out if live else None)
         except UserError as error:

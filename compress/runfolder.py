@@ -10,17 +10,19 @@ runs/<recipe>/  40-joint/ …   the artefacts
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from compress.artifact import CARD, load_card, recover, set_aside, write_json
 from compress.errors import UserError
+from compress.locks import GLANCE_S, FileLock, this_process
+
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -43,28 +45,32 @@ class RunFolder:
         self._redo = self._work / "redo"
 
     @contextmanager
-    def locked(self) -> Iterator[RunFolder]:
-        """Creates the folder, keeps other processes out of it, and repairs what a killed one left."""
+    def locked(self, on_wait: Callable[[str], None] | None = None) -> Iterator[RunFolder]:
+        """Creates the folder, keeps other processes out of it, and repairs what a killed one left.
+
+        UserError if another process is at work in it; with `on_wait`, tells that which one, and waits.
+        """
+        lock = FileLock(self.path / LOCK)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - closed by the `with` below
+            free = lock.try_acquire(GLANCE_S)
         except OSError as error:
             remedy = "Give a folder you may write to, with --out or --runs."
             raise UserError.of(f"the run folder cannot be written ({error.strerror})", str(self.path), remedy) from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                who = lock.read().strip() or "another process"
+        if not free:
+            who = lock.read() or "another process"
+            if on_wait is None:
                 remedy = "Wait until it is done, stop it, or give another folder with --out."
-                raise UserError.of(f"{who} is working in this run folder", str(self.path), remedy) from None
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {os.uname().nodename}")
-            lock.flush()
+                raise UserError.of(f"{who} is working in this run folder", str(self.path), remedy)
+            on_wait(who)
+            lock.acquire()
+        try:
+            lock.note(this_process())
             recover(self.path, self.kept)
             yield self
-            lock.truncate(0)
+            lock.note("")
+        finally:
+            lock.release()
 
     def work(self, key: str, redo: Redo | None) -> Path:
         """Scratch folder of the stage with this key; a redo has its own, so that it continues only itself."""

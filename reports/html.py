@@ -1,4 +1,4 @@
-"""Renders a folder's report: `report.html`, one self-contained page, and `report.md`, its figures as tables."""
+"""Renders a run's report: `report.html`, one self-contained page, and `report.md`, its figures as tables."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from reports.layers import brief
 from reports.markdown import render_markdown
 from reports.record import HEADLINES, Record
 from reports.sensitivity import Sensitivity
-from reports.study import is_study
-from reports.study_page import write_study
 
 Curves = dict[str, list[tuple[float, float]]]
 
@@ -35,13 +33,11 @@ class Curve:
 
 
 def write_report(folder: Path) -> Path:
-    """Writes report.html and report.md into the folder of a run or a sweep, from its cards; returns the page's path.
+    """Writes report.html and report.md into a run's folder, from its cards; returns the page's path.
 
     The same cards give the same bytes. Raises ReportError if no stage is finished or a card cannot be read.
     """
     run_folder = Path(folder)
-    if is_study(run_folder):
-        return write_study(run_folder, environment())
     run = collect(run_folder)
     page = run_folder / "report.html"
     page.write_text(render_html(run), encoding="utf-8")

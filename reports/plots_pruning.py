@@ -8,7 +8,6 @@ from html import escape
 from itertools import groupby
 
 from reports import words
-from reports.compare import Cell, Column
 from reports.layers import brief, by_block, in_order
 from reports.sensitivity import Groupwise, Measured, Sensitivity
 from reports.svg import Scale, dot, figure, line, polyline, text, tick_text
@@ -17,6 +16,24 @@ ROW_PX, BLOCK_GAP_PX, NAMES_PX = 15, 8, 246
 WIDE_PX, NARROW_PX, SETTING_GAP_PX = 46, 17, 26
 MOST_WIDE = 8  # columns whose cells have room for a number
 COLOURS = ("s3", "s1", "s2")  # of the ratios, the smallest first
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What an arm left of a layer group: shares over its replicates, those that dropped the layer counting as 0."""
+
+    share: float
+    importance: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One arm's column of a heat map; a group that it has not is a layer that it dropped."""
+
+    setting: str
+    name: str
+    cells: dict[str, Cell]
 
 
 @dataclass(frozen=True)

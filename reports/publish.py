@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reports import grid
-from reports.cards import CARD
+from reports.cards import CARD, read_record
 from reports.collect import Run, collect
 from reports.markdown import device_table, flow_table, render_markdown
 from reports.record import ReportError
@@ -25,7 +25,8 @@ SHEET_ROWS_PER_TASK = 1
 def publish(run_folder: Path, repository: Path) -> Path:
     """Copies what is worth keeping of a run into the repository and rewrites the README's results; returns the folder.
 
-    Raises ReportError where no stage is finished. An earlier publication of the same recipe is replaced.
+    Raises ReportError where no stage is finished. An earlier publication of the same recipe is replaced, but for the
+    cards of stages that this run had no need to make again.
     """
     run = collect(run_folder)
     target = repository / "reports" / "published" / run.name
@@ -39,7 +40,8 @@ def publish(run_folder: Path, repository: Path) -> Path:
         shutil.copy2(Path(run_folder) / "recipe.json", fresh / "recipe.json")
     if (Path(run_folder) / SENSITIVITY).is_dir():
         shutil.copytree(Path(run_folder) / SENSITIVITY, fresh / SENSITIVITY)
-    (fresh / "report.md").write_text(render_markdown(run), encoding="utf-8")
+    keep_earlier(run, target, fresh)
+    (fresh / "report.md").write_text(render_markdown(replace(collect(fresh), name=run.name)), encoding="utf-8")
     pictures = grid.build(run.chain, rows_per_task=SHEET_ROWS_PER_TASK)
     if pictures.rows:
         draw_sheet(pictures).save(fresh / SHEET, optimize=True)
@@ -47,6 +49,16 @@ def publish(run_folder: Path, repository: Path) -> Path:
     fresh.rename(target)
     update_readme(repository)
     return target
+
+
+def keep_earlier(run: Run, target: Path, fresh: Path) -> None:
+    """Takes over published cards of the run's own stages, by key, that its folder does not hold: a run that went on
+    from a shipped artefact never had what came before it."""
+    for entry in run.recipe.get("run", {}).get("stages", []):
+        earlier, place = target / entry["folder"] / CARD, fresh / entry["folder"]
+        if not place.exists() and earlier.is_file() and read_record(earlier.parent).key == entry["key"]:
+            place.mkdir()
+            shutil.copy2(earlier, place / CARD)
 
 
 def update_readme(repository: Path) -> None:

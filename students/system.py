@@ -120,6 +120,17 @@ class DiffusionSystem:
             unet, self.vae, self.text_encoder, self.tokenizer, self.scheduler, sampling or self.sampling
         )
 
+    def with_vae(self, vae: torch.nn.Module) -> DiffusionSystem:
+        """The same around another autoencoder: anything that encodes and decodes as AutoencoderTiny does."""
+        return DiffusionSystem(
+            self.unet,
+            vae,  # type: ignore[arg-type]
+            self.text_encoder,
+            self.tokenizer,
+            self.scheduler,
+            self.sampling,
+        )
+
     def to(self, device: torch.device | str) -> DiffusionSystem:
         """Moves every network; returns itself."""
         for module in (self.unet, self.vae, self.text_encoder):

@@ -29,14 +29,20 @@ FLAGS = {
     "doctor": [],
     "eval": ["--device", "--json", "--n", "--runtime", "--seed", "--suite", "checkpoint"],
     "generate": ["--device", "--image", "--output", "--runtime", "--seed", "-n", "-o", "checkpoint", "prompt"],
-    "report": ["--publish", "run"],
-    "bench": ["--criterion", "--dtype", "--json", "--scale", "--shards", "--work", "subject"],
+    "report": ["--out", "--publish", "run"],
+    "bench surgery": ["--criterion", "--dtype", "--json", "--scale", "--shards", "--work"],
+    "bench quantize": ["--emulate", "--json", "--px", "--scale", "--soc", "--work"],
     "plan": [
         *("--chip", "--json", "--latency-ms", "--latent", "--macs-g", "--parameters-m", "--size-mb", "--steps"),
         *("--tokens", "folder"),
     ],
     "sensitivity": ["--criterion", "--device", "--json", "--ratios", "--run", "--samples", "--seed", "checkpoint"],
-    "sweep": ["--device", "--runs", "--seed", "--storage", "--trials", "sweep"],
+    "sweep": [
+        *("--device", "--disk-gb", "--json", "--runs", "--seed", "--slurm", "--storage", "--trials", "--workers"),
+        "sweep",
+    ],
+    "sweep-server": ["--host", "--port", "storage"],
+    "gc": ["--keep-gb", "--runs", "--yes"],
 }
 
 
@@ -53,9 +59,12 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_flags_are_these_and_no_others() -> None:
     (commands,) = (a for a in cli.build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    parsers = dict(commands.choices)
+    (subjects,) = (a for a in parsers.pop("bench")._actions if isinstance(a, argparse._SubParsersAction))
+    parsers |= {f"bench {name}": parser for name, parser in subjects.choices.items()}
     found = {
         name: sorted(word for action in parser._actions if action.dest != "help" for word in _words(action))
-        for name, parser in commands.choices.items()
+        for name, parser in parsers.items()
     }
     assert found == FLAGS, "hyperparameters are fields of a recipe; a new flag needs a reason and a line here"
 

@@ -47,6 +47,15 @@ def state(folder: Path) -> dict[Path, bytes]:
         (["generate", "runs/toy/10-a", "a circle", "-o", "out.xyz"], "'.xyz' is no kind of picture"),
         (["report", "nowhere"], "nowhere: there is no such folder. Name a run folder"),
         (["sweep", "nothing"], "there is no sweep 'nothing'"),
+        (
+            ["sweep", "scenes_ratio", "--storage", "redis://x"],
+            "--storage: there is no storage of the kind 'redis://x'.",
+        ),
+        (["sweep", "scenes_ratio", "--trials", "0"], "--trials is 0. Ask for at least 1 trial."),
+        (["sweep", "scenes_ratio", "--workers", "0"], "--workers: workers is 0. Give 1 or more."),
+        (["sweep", "scenes_ratio", "--disk-gb", "0"], "--disk-gb: disk-gb is 0. Give a positive number"),
+        (["sweep-server", "journal"], "the proxy cannot stand in front of journal. Give a database"),
+        (["gc", "--keep-gb", "-1"], "--keep-gb: keep-gb is -1. Give 0 or more"),
         (["recipes", "nothing"], "there is no recipe 'nothing'"),
     ],
 )

@@ -4,92 +4,45 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from compress.errors import UserError
-from compress.progress import make_console
-
-_BUFFER = 16 << 20
-# At scale "small" the teacher has SDXL's topology and narrow stages, so the student has to be narrower still.
-_STUDENTS = {
-    "full": [],
-    "small": ["--prune.widths", "[64, 64, 128]", "--prune.transformer_layers", "[1, 2, 2]", "--prune.cross_dim", "128"],
-}
-
-
-@dataclass(frozen=True)
-class Surgery:
-    """`read_s` is reading the teacher's file once, when the system's cache holds it; `wall_s` and `peak_rss_gb` are of
-    the whole command in a process of its own, interpreter and libraries included."""
-
-    parameters: int
-    wall_s: float
-    read_s: float
-    peak_rss_gb: float
+from compress.progress import make_console, make_progress
 
 
 def main(options: argparse.Namespace) -> int:
-    """Measures, and prints one line of JSON or a sentence."""
-    if options.shards < 1:
-        raise UserError.of(f"shards is {options.shards}", "--shards", "Give 1 or more.")
+    """Measures, and prints one line of JSON or a few sentences."""
+    measure = {"surgery": _surgery, "quantize": _quantize}[options.subject]
     with tempfile.TemporaryDirectory(prefix="pocketdiff-bench-", dir=options.work) as work:
-        found = surgery(Path(work), options.scale, options.dtype, options.shards, options.criterion)
+        found, words = measure(Path(work), options)
     if options.json:
-        print(json.dumps(asdict(found)))
-        return 0
-    make_console().print(
-        f"{found.parameters:,} parameters in {found.wall_s:.1f} s with {found.peak_rss_gb:.2f} GB of memory; "
-        f"reading the teacher's file takes {found.read_s:.1f} s"
-    )
+        print(json.dumps(found))
+    else:
+        make_console().print(words)
     return 0
 
 
-def surgery(work: Path, scale: str, dtype: str, shards: int, criterion: str) -> Surgery:
-    """`pocketdiff run dreamlite_sdxl --until prune` on a teacher of random weights, which is written into `work`."""
-    from compress.pruning.stream.files import open_checkpoint
-    from compress.pruning.stream.noise import SCALES, write_teacher
+def _surgery(work: Path, options: argparse.Namespace) -> tuple[dict, str]:
+    from compress.benchmarks.surgery import surgery
 
-    teacher = work / "teacher"
-    write_teacher(teacher, SCALES[scale](), dtype, shards)
-    files = open_checkpoint(teacher / "unet").files
-    read(files)
-    read_s = read(files)
-    arguments = ["run", "dreamlite_sdxl", "--until", "prune", "--runs", str(work / "runs"), "--device", "cpu"]
-    arguments += ["--teacher.path", str(teacher), "--prune.criterion", criterion, *_STUDENTS[scale]]
-    began = time.monotonic()
-    peak_rss_gb = in_a_process(arguments)
-    wall_s = time.monotonic() - began
-    student = open_checkpoint(work / "runs/dreamlite_sdxl/10-prune/unet")
-    parameters = sum(entry.count for entry in student.entries.values())
-    return Surgery(parameters, round(wall_s, 2), round(read_s, 2), round(peak_rss_gb, 3))
+    if options.shards < 1:
+        raise UserError.of(f"shards is {options.shards}", "--shards", "Give 1 or more.")
+    found = surgery(work, options.scale, options.dtype, options.shards, options.criterion)
+    words = (
+        f"{found.parameters:,} parameters in {found.wall_s:.1f} s with {found.peak_rss_gb:.2f} GB of memory; "
+        f"reading the teacher's file takes {found.read_s:.1f} s"
+    )
+    return asdict(found), words
 
 
-def read(files: list[Path]) -> float:
-    """Seconds to read the files once, into one buffer."""
-    memory = memoryview(bytearray(_BUFFER))
-    began = time.monotonic()
-    for path in files:
-        with open(path, "rb", buffering=0) as file:
-            while file.readinto(memory):
-                pass
-    return time.monotonic() - began
+def _quantize(work: Path, options: argparse.Namespace) -> tuple[dict, str]:
+    from compress.benchmarks.quantization import quantization
 
-
-def in_a_process(arguments: list[str]) -> float:
-    """Runs `pocketdiff` with these arguments; returns its peak resident memory in GB, by the system's own account."""
-    command = [sys.executable, "-m", "compress.cli", *arguments]
-    # A fork starts with the memory of its parent, so the parent must be small: posix_spawn shares it without counting.
-    child = subprocess.Popen(command, stdout=sys.stderr, close_fds=False)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        what = f"the command under measurement ended with exit code {child.returncode}"
-        raise UserError.of(what, "bench surgery", "See its message above.")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return usage.ru_maxrss * unit / 1e9
+    progress = make_progress()
+    try:
+        found = quantization(work, options.scale, options.px, options.soc, options.emulate, progress)
+    finally:
+        progress.close()
+    return found.as_json(), found.words()

@@ -32,9 +32,10 @@ def open_checkpoint(folder: Path, runtime: str, device: str) -> tuple[DiffusionS
         raise UserError.of(f"it cannot be loaded ({error})", str(folder), remedy) from None
     if runtime == "torch":
         return system, system.denoiser
+    from compress.quantization.halves import with_runtime
     from compress.quantization.runtime import open_runtime
 
-    return system, open_runtime(folder, runtime, system.unet)
+    return with_runtime(system, folder, runtime), open_runtime(folder, runtime, system.unet)
 
 
 @contextmanager

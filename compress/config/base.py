@@ -15,11 +15,13 @@ class StageConfig:
     `kind` and `runner` say which code runs it; `code_version` is raised by hand when that code's result changes, so
     that artefacts made by older code are not reused. Kind, code version and fields make up the stage's key; where the
     code lies (`runner`) does not, and neither do fields whose metadata says so (`compress.recipe.stage_key`).
+    A stage that makes no network may declare `uses_torch` False: then torch, which takes seconds, is not loaded for it.
     """
 
     kind: ClassVar[str]
     runner: ClassVar[str]  # "module:function", imported only when the stage runs
     code_version: ClassVar[int] = 1
+    uses_torch: ClassVar[bool] = True
 
     name: str  # the folder's suffix: runs/<recipe>/40-<name>
     seed: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from compress.config.base import StageConfig
@@ -11,6 +11,7 @@ from compress.errors import Problem
 ARCHS = (73, 75, 79, 81)
 SOC_MODELS = (43, 57, 69, 87)
 ROUNDINGS = ("compensated", "nearest")
+LAYERS = ("none", "blocks", "all")
 EDIT_KINDS = 7  # a score needs one picture of every kind
 
 
@@ -24,6 +25,10 @@ class QuantizeConfig(StageConfig):
     `score_images` prompts and as many edits are scored with the quantized network: 0 for none, None for as many as
     the parent's card says it was scored on, which are then the same pictures. `rounding` "compensated" lets a layer's
     later weights and its bias take up what rounding the earlier ones changed (GPTQ); "nearest" rounds each by itself.
+    `sensitivity` measures what every grid costs by itself, a forward of the held-out calls for each. With
+    `wide_weights_mb` the weights that cost most for their size get 16 bits, as long as that adds no more megabytes.
+    `text_bias` gives the network an input that says which text tokens are padding. `autoencoder` quantizes both halves
+    of that as well; scores are then those of the whole system.
     """
 
     kind: ClassVar[str] = "quantize"
@@ -38,6 +43,10 @@ class QuantizeConfig(StageConfig):
     batch_size: int = 16
     score_images: int | None = None
     rounding: str = "compensated"
+    sensitivity: bool = field(default=False, metadata={"absent_means": False})
+    wide_weights_mb: float = field(default=0.0, metadata={"absent_means": 0.0})
+    text_bias: bool = field(default=False, metadata={"absent_means": False})
+    autoencoder: bool = True
 
     def problems(self) -> list[Problem]:
         """Counts of trajectories, the headroom, and a known HTP generation."""
@@ -52,6 +61,7 @@ class QuantizeConfig(StageConfig):
             *self.expect(self.htp_arch in ARCHS, "htp_arch", f"Use one of {', '.join(map(str, ARCHS))}."),
             *self.expect(self.rounding in ROUNDINGS, "rounding", f"Use one of {', '.join(ROUNDINGS)}."),
             *self.expect(self.batch_size > 0, "batch_size", "Give at least 1 sample a batch."),
+            *self.expect(self.wide_weights_mb >= 0, "wide_weights_mb", "Use 0 (none) or megabytes that may be added."),
             *self.expect(self.score_images in (None, 0) or scorable, "score_images", "Use null, 0, or at least 7."),
         ]
 
@@ -62,7 +72,9 @@ class DeployConfig(StageConfig):
 
     `soc_model` is QNN's number: 57 is Snapdragon 8 Gen 3 (V75). Only optimization modes 2 and 3 compute right.
     `eval_images` pictures, half of them edits, are made on the emulator (1 to 2 s a forward) and scored beside the
-    same pictures from the simulation. The stage fails below `least_sqnr_db` between emulator and simulation.
+    same pictures from the simulation. The stage fails below `least_sqnr_db` between emulator and simulation, and names
+    the layer where they part. `layers` compares them behind every block ("blocks") or layer ("all") as well, a
+    compilation each.
     """
 
     kind: ClassVar[str] = "deploy"
@@ -73,6 +85,7 @@ class DeployConfig(StageConfig):
     optimization_mode: int = 3
     eval_images: int = 100
     least_sqnr_db: float = 40.0
+    layers: str = field(default="none", metadata={"absent_means": "none"})
 
     def problems(self) -> list[Problem]:
         """A chip whose compiled graphs were right, a mode that computes right, and a sensible number of pictures."""
@@ -82,4 +95,5 @@ class DeployConfig(StageConfig):
             *self.expect(self.soc_model in SOC_MODELS, "soc_model", f"Use one of {', '.join(map(str, SOC_MODELS))}."),
             *self.expect(self.optimization_mode in (2, 3), "optimization_mode", mode),
             *self.expect(self.eval_images == 0 or enough, "eval_images", f"Use 0 (none) or at least {2 * EDIT_KINDS}."),
+            *self.expect(self.layers in LAYERS, "layers", f"Use one of {', '.join(LAYERS)}."),
         ]

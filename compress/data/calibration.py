@@ -42,8 +42,7 @@ class CalibrationSet:
 
     def save(self, path: Path, held_out: Sequence[int] = ()) -> None:
         """Safetensors; `held_out` are trajectories kept from calibration, for measuring."""
-        names = ("sample", "time_sinusoid", "size_sinusoid", "tokens")
-        tensors = dict(zip(names, self.inputs.tensors(), strict=True))
+        tensors = self.inputs.named()
         tensors |= {"step": self.step_n, "trajectory": self.trajectory_n, "edit": self.edits_n}
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, path, metadata={"held_out": json.dumps(list(held_out))})
@@ -54,8 +53,7 @@ class CalibrationSet:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             held_out = json.loads(file.metadata()["held_out"])
-        inputs = NetworkInputs(*(tensors[name] for name in ("sample", "time_sinusoid", "size_sinusoid", "tokens")))
-        return cls(inputs, tensors["step"], tensors["trajectory"], tensors["edit"]), held_out
+        return cls(NetworkInputs.of(tensors), tensors["step"], tensors["trajectory"], tensors["edit"]), held_out
 
 
 class Recorder:

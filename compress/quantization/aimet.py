@@ -10,7 +10,7 @@ AIMET is heavy and is imported inside the functions that need it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 
 from compress.quantization import ops
 from compress.quantization.grids import Encoding, Encodings, GridKind, class_name, kind_of, tied_groups
-from compress.quantization.host import NetworkInputs
+from compress.quantization.host import Inputs
 from compress.quantization.rules import HtpRules
 
 # The HTP adds the int32 bias, and minus the output's zero point, in an int32 accumulator. AIMET keeps 2^15 of room.
@@ -34,10 +34,11 @@ PARAMETER_BITS = {"LayerNorm": 16, "RMSNorm": 16, "ScaleChannels": 16, "ShiftCha
 class Simulation:
     """The network with AIMET's quantizers; call `calibrate`, or `load` known encodings, before anything else.
 
-    Shares the float graph's weights; the graph itself is left as it was.
+    `wide` names the weights ("node.weight") that get 16 bits instead of 8. Shares the float graph's weights; the graph
+    itself is left as it was.
     """
 
-    def __init__(self, graph_module: fx.GraphModule, rules: HtpRules) -> None:
+    def __init__(self, graph_module: fx.GraphModule, rules: HtpRules, wide: Collection[str] = ()) -> None:
         _register_ops()
         from aimet_torch.nn import QuantizationMixin
 
@@ -53,8 +54,10 @@ class Simulation:
             for node in group:
                 wrapped[str(node.target)].output_quantizers[0] = quantizer
                 self.grids[node.name] = quantizer
-        for module in wrapped.values():
-            _attach_parameter_quantizers(module, rules)
+        for node in graph_module.graph.nodes:
+            if node.op == "call_module":
+                widened = {name.removeprefix(f"{node.name}.") for name in wide if name.startswith(f"{node.name}.")}
+                _attach_parameter_quantizers(wrapped[str(node.target)], rules, widened)
         self.graph_module.eval().requires_grad_(False)
 
     def nodes(self) -> Iterator[tuple[fx.Node, Any]]:
@@ -70,12 +73,12 @@ class Simulation:
                     yield f"{node.name}.{name}", getattr(module, name), quantizer
 
     @torch.no_grad()
-    def __call__(self, inputs: NetworkInputs) -> Tensor:
-        """The fake-quantized velocity pair, at any batch size."""
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """The fake-quantized result (of a U-Net the velocity pair), at any batch size."""
         return _plain(self.graph_module(*inputs.tensors()))
 
     @torch.no_grad()
-    def calibrate(self, inputs: NetworkInputs, batch_size: int = 16, headroom_ratio: float = 1.0) -> int:
+    def calibrate(self, inputs: Inputs, batch_size: int = 16, headroom_ratio: float = 1.0) -> int:
         """Lets AIMET observe weights and activations; returns how many layers the accumulator guard changed.
 
         `headroom_ratio` widens the observed activation ranges: the HTP's fused operators do not clip every inner
@@ -157,15 +160,15 @@ def _activation_quantizer(kind: GridKind) -> Any:
     return quantizer
 
 
-def _attach_parameter_quantizers(module: Any, rules: HtpRules) -> None:
+def _attach_parameter_quantizers(module: Any, rules: HtpRules, wide: Collection[str]) -> None:
     """Weight quantizers; biases have none, ShiftChannels' constant is an operand and not a bias."""
     from aimet_torch.quantization.affine import QuantizeDequantize
 
     kind = class_name(module)
-    bits = PARAMETER_BITS.get(kind, 8)
     for name, parameter in module.named_parameters(recurse=False):
         if name == "bias":
             continue
+        bits = 16 if name in wide else PARAMETER_BITS.get(kind, 8)
         shape: tuple[int, ...] = ()
         if rules.per_channel(kind):
             shape = (parameter.shape[0], *[1] * (parameter.ndim - 1))

@@ -1,4 +1,4 @@
-"""torch.export of a DreamLite U-Net behind its sinusoids, and the small tools every rewrite of that graph uses.
+"""torch.export of a U-Net behind its sinusoids, and the small tools every rewrite of that graph uses.
 
 Two kinds of graph occur. Fresh from `export_unet` a graph calls aten operators on parameters; after
 `lowering.lower` every node is the input, the output, or a call of one nn.Module that AIMET can quantize.
@@ -10,24 +10,26 @@ import copy
 from typing import Any
 
 import torch
-from diffusers.models.unets.unet_dreamlite import DreamLiteUNetModel
+from diffusers import DreamLiteUNetModel, UNet2DConditionModel
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from compress.errors import UserError
-from compress.quantization.host import INPUT_NAMES, IoSpec
+from compress.quantization.host import IoSpec
 
 # Two rows, so that an operator that mixes samples or takes an axis of length 1 for the batch is noticed.
 TRACE_BATCH = 2
+ADDED = (None, "time", "text_time")  # what a network may be told beside time and text
 
 
 class UNetBehindSinusoids(nn.Module):
     """The U-Net as a function of (sample_bchw, time_sinusoid_bd, size_sinusoid_bd, tokens_btd) -> velocity_bchw.
 
+    With text_bias_b1t that is added to the attention scores of the text tokens. `behind_sinusoids` picks the wrapper.
     Shares the given network's modules and weights; only this wrapper's own copy of the top module is changed.
     """
 
-    def __init__(self, unet: DreamLiteUNetModel) -> None:
+    def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         inner = copy.copy(unet)
         inner.get_time_embed = lambda sample, timestep: timestep
@@ -36,43 +38,70 @@ class UNetBehindSinusoids(nn.Module):
         )
         self.unet = inner
 
-    def forward(self, sample: Tensor, time_sinusoid: Tensor, size_sinusoid: Tensor, tokens: Tensor) -> Tensor:
+    def forward(
+        self,
+        sample: Tensor,
+        time_sinusoid: Tensor,
+        size_sinusoid: Tensor | None,
+        tokens: Tensor,
+        text_bias: Tensor | None = None,
+    ) -> Tensor:
+        # diffusers takes a mask m and adds -10,000 * (1 - m); this is the m whose bias is ours
+        mask = None if text_bias is None else 1 + text_bias[:, 0] / 10_000
         added = {"size_sinusoid": size_sinusoid}
-        return self.unet(sample, time_sinusoid, tokens, added_cond_kwargs=added, return_dict=False)[0]
+        return self.unet(
+            sample, time_sinusoid, tokens, encoder_attention_mask=mask, added_cond_kwargs=added, return_dict=False
+        )[0]
+
+
+class UnsizedUNetBehindSinusoids(UNetBehindSinusoids):
+    """The same for a network that is told no size (Stable Diffusion 1 and 2): without that input."""
+
+    def forward(  # type: ignore[override]
+        self, sample: Tensor, time_sinusoid: Tensor, tokens: Tensor, text_bias: Tensor | None = None
+    ) -> Tensor:
+        return super().forward(sample, time_sinusoid, None, tokens, text_bias)
+
+
+def behind_sinusoids(unet: UNet2DConditionModel) -> UNetBehindSinusoids:
+    """The wrapper that takes this network's inputs, in eval mode."""
+    kind = UNetBehindSinusoids if unet.config["addition_embed_type"] else UnsizedUNetBehindSinusoids
+    return kind(unet).eval()
 
 
 def check_supported(unet: nn.Module) -> None:
     """Raises UserError for what this path cannot express, before any work."""
-    if not isinstance(unet, DreamLiteUNetModel):
+    if not isinstance(unet, (DreamLiteUNetModel, UNet2DConditionModel)):
         raise UserError.of(
             f"the network is a {type(unet).__name__}",
             "quantization",
-            "Only a DreamLiteUNetModel can be quantized for the HTP; prune the teacher into one first.",
+            "A DreamLiteUNetModel or UNet2DConditionModel can be quantized for the HTP.",
         )
-    config = unet.config
-    if config.num_kv_heads != 1:
+    config: Any = unet.config
+    kv_heads = config.get("num_kv_heads")
+    if kv_heads not in (None, 1):
         raise UserError.of(
-            f"num_kv_heads is {config.num_kv_heads!r}",
+            f"num_kv_heads is {kv_heads!r}",
             "quantization",
-            "The HTP attention folds query heads into rows, which needs one KV head; use num_kv_heads=1.",
+            "Attention with one KV head or as many as query heads has a form for the HTP; use num_kv_heads=1.",
         )
-    if config.addition_embed_type != "time":
+    if config.addition_embed_type not in ADDED:
         raise UserError.of(
             f"addition_embed_type is {config.addition_embed_type!r}",
             "quantization",
-            'The host computes the size embedding of DreamLite; use addition_embed_type="time".',
+            f"The host computes sinusoids of sizes; use one of {', '.join(map(repr, ADDED))}.",
         )
 
 
-def export_unet(unet: DreamLiteUNetModel, spec: IoSpec) -> fx.GraphModule:
+def export_unet(unet: UNet2DConditionModel, spec: IoSpec) -> fx.GraphModule:
     """The aten graph of the U-Net at the shapes of `spec` and batch TRACE_BATCH, in eval mode, sharing its weights."""
     check_supported(unet)
-    wrapper = UNetBehindSinusoids(unet).eval()
+    wrapper = behind_sinusoids(unet)
     example = tuple(torch.zeros(shape) for shape in spec.shapes(TRACE_BATCH).values())
     with torch.no_grad():
         program = torch.export.export(wrapper, example)
     graph_module = program.module(check_guards=False)
-    assert tuple(node.name for node in placeholders(graph_module)) == INPUT_NAMES
+    assert [node.name for node in placeholders(graph_module)] == list(spec.shapes(TRACE_BATCH))
     return graph_module
 
 

@@ -63,7 +63,7 @@ def kind_of(group: list[fx.Node], rules: HtpRules) -> GridKind:
         if len(computing) > 1:
             raise ValueError(f"a signed operand shares its grid with {[node.name for node in group]}")
         return SECOND_OPERAND
-    ranges = {rules.fixed_range(class_name(module)) for module in computing}
+    ranges = {getattr(module, "limits", None) or rules.fixed_range(class_name(module)) for module in computing}
     return GridKind(16, fixed=ranges.pop()) if len(ranges) == 1 else ACTIVATION
 
 
@@ -125,6 +125,11 @@ class Encodings:
 
     tensors: dict[str, Encoding] = field(default_factory=dict)
     parameters: dict[str, Encoding] = field(default_factory=dict)
+
+    @property
+    def wide(self) -> tuple[str, ...]:
+        """The parameters with 16 bits."""
+        return tuple(name for name, encoding in self.parameters.items() if encoding.bits == 16)
 
     def save(self, path: Path) -> None:
         """AIMET's encodings file, which QAIRT's converter reads too; names are those of the ONNX file."""

@@ -9,9 +9,10 @@ host nothing. It also knows nothing of panels: the host joins (target | source) 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
@@ -19,16 +20,21 @@ from torch import Tensor
 
 from teachers.base import Condition
 
-INPUT_NAMES = ("sample", "time_sinusoid", "size_sinusoid", "tokens")
+INPUT_NAMES = ("sample", "time_sinusoid", "size_sinusoid", "tokens", "text_bias")
 OUTPUT_NAME = "velocity"
+# What a padded text token's attention scores are lowered by. Weights of e^-30 vanish in 16 bits, and a range of 30
+# costs the scores' grid little; the -10,000 that is usual in float would leave it steps of 0.15.
+PADDED = -30.0
 
 
 @dataclass(frozen=True)
 class IoSpec:
     """Everything the host needs to call the network; written beside the binary as io_spec.json.
 
-    `latent_chw` is the latent *pair*: (channels, rows, 2 * columns). `time_width` and `size_width` are the widths of
-    the sinusoids of 1000 * sigma and of (width_px, height_px), `tokens_td` is (text tokens, text width).
+    `latent_chw` is the latent *pair* (channels, rows, 2 * columns), or one panel where the network is no editor (`pair`
+    is off). `time_width` and `size_width` are the widths of the sinusoids of 1000 * sigma and of (width_px, height_px)
+    or whatever sizes it is told, behind the pooled text if it takes that (`pooled`); a `size_width` of 0 means neither.
+    `tokens_td` is (text tokens, text width). With `text_bias` an input more says which tokens are padding.
     """
 
     latent_chw: tuple[int, int, int]
@@ -38,29 +44,41 @@ class IoSpec:
     out_channels: int
     flip_sin_to_cos: bool
     freq_shift: float
+    text_bias: bool = False
+    pair: bool = True
+    pooled: bool = False
 
     @classmethod
-    def of_unet(cls, config: dict, latent_hw: tuple[int, int], tokens: int) -> IoSpec:
-        """From a DreamLiteUNetModel's config, the (rows, columns) of one latent panel and the number of text tokens."""
+    def of_unet(
+        cls, config: dict, latent_hw: tuple[int, int], tokens: int, text_bias: bool = False, pair: bool = True
+    ) -> IoSpec:
+        """From a U-Net's config, the (rows, columns) of one latent panel and the number of text tokens."""
         rows, columns = latent_hw
+        added = config["projection_class_embeddings_input_dim"] if config["addition_embed_type"] else 0
         return cls(
-            latent_chw=(config["in_channels"], rows, 2 * columns),
+            latent_chw=(config["in_channels"], rows, 2 * columns if pair else columns),
             time_width=config["block_out_channels"][0],
-            size_width=config["projection_class_embeddings_input_dim"],
+            size_width=added,
             tokens_td=(tokens, config["encoder_hid_dim"] or config["cross_attention_dim"]),
             out_channels=config["out_channels"],
             flip_sin_to_cos=config["flip_sin_to_cos"],
             freq_shift=config["freq_shift"],
+            text_bias=text_bias,
+            pair=pair,
+            pooled=config["addition_embed_type"] == "text_time",
         )
 
     def shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
         """Input name -> shape, in the network's order."""
-        return {
+        every = {
             "sample": (batch, *self.latent_chw),
             "time_sinusoid": (batch, self.time_width),
             "size_sinusoid": (batch, self.size_width),
             "tokens": (batch, *self.tokens_td),
+            "text_bias": (batch, 1, self.tokens_td[0]),
         }
+        absent = {"size_sinusoid": not self.size_width, "text_bias": not self.text_bias}
+        return {name: shape for name, shape in every.items() if not absent.get(name)}
 
     def save(self, path: Path) -> None:
         described = {
@@ -89,6 +107,9 @@ class IoSpec:
             out_channels=fields["out_channels"],
             flip_sin_to_cos=fields["flip_sin_to_cos"],
             freq_shift=fields["freq_shift"],
+            text_bias=fields.get("text_bias", False),
+            pair=fields.get("pair", True),
+            pooled=fields.get("pooled", False),
         )
 
 
@@ -97,7 +118,24 @@ _MEANING = {
     "time_sinusoid": "sinusoidal embedding of the timestep 1000 * sigma",
     "size_sinusoid": "sinusoidal embeddings of the target's width and height in pixels, joined",
     "tokens": "text encoder's last hidden states",
+    "text_bias": f"0 for a text token, {PADDED:g} for padding",
 }
+
+
+class Inputs(Protocol):
+    """What one call of a graph takes, batch-first."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """In the graph's order."""
+        ...
+
+    def named(self) -> dict[str, Tensor]:
+        """By the graph's input names."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice) -> Inputs: ...
 
 
 @dataclass(frozen=True)
@@ -106,45 +144,79 @@ class NetworkInputs:
 
     sample_bchw: Tensor
     time_sinusoid_bd: Tensor
-    size_sinusoid_bd: Tensor
+    size_sinusoid_bd: Tensor | None
     tokens_btd: Tensor
+    text_bias_b1t: Tensor | None = None
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.sample_bchw, self.time_sinusoid_bd, self.size_sinusoid_bd, self.tokens_btd
+    def named(self) -> dict[str, Tensor]:
+        """Input name -> tensor, of those that the network takes."""
+        every = (self.sample_bchw, self.time_sinusoid_bd, self.size_sinusoid_bd, self.tokens_btd, self.text_bias_b1t)
+        return {name: value for name, value in zip(INPUT_NAMES, every, strict=True) if value is not None}
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Those that the network takes, in its order."""
+        return tuple(self.named().values())
 
     def __len__(self) -> int:
         return self.sample_bchw.shape[0]
 
     def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> NetworkInputs:
-        return NetworkInputs(*(tensor[rows] for tensor in self.tensors()))
+        return NetworkInputs.of({name: tensor[rows] for name, tensor in self.named().items()})
+
+    @staticmethod
+    def of(named: Mapping[str, Tensor]) -> NetworkInputs:
+        """From tensors by input name, of which other names are ignored."""
+        return NetworkInputs(*(named.get(name) for name in INPUT_NAMES))  # type: ignore[arg-type]
 
     @staticmethod
     def cat(parts: Sequence[NetworkInputs]) -> NetworkInputs:
-        columns = zip(*(part.tensors() for part in parts), strict=True)
-        return NetworkInputs(*(torch.cat(column) for column in columns))
+        every = [part.named() for part in parts]
+        return NetworkInputs.of({name: torch.cat([part[name] for part in every]) for name in every[0]})
 
 
 def network_inputs(spec: IoSpec, x_bchw: Tensor, sigma_b: Tensor, condition: Condition) -> NetworkInputs:
     """The host's share of one call, in float32 on the CPU. x_bchw is one panel; sigma_b in (0, 1]."""
-    if condition.size_b2 is None:
-        raise ValueError("the student is told the target's size in pixels, but the condition has none")
-    if condition.mask_bt is not None and bool((condition.mask_bt == 0).any()):
-        raise ValueError("the HTP graph attends to every text token; a padding mask cannot be given to it")
+    if spec.size_width and condition.size_b2 is None:
+        raise ValueError("the network is told the target's size in pixels, but the condition has none")
+    padded = condition.mask_bt is not None and bool((condition.mask_bt == 0).any())
+    if padded and not spec.text_bias:
+        raise ValueError("this network attends to every text token; quantize it with text_bias to give it padding")
+    if not spec.pair and bool(condition.edits_b.any()):
+        raise ValueError("this network has no place for a source: it cannot edit")
     x_bchw = x_bchw.detach().float().cpu()
     source = condition.source_bchw
     source_bchw = torch.zeros_like(x_bchw) if source is None else source.detach().float().cpu()
-
-    def sinusoid(values: Tensor, width: int) -> Tensor:
-        flat = values.detach().float().cpu().flatten()
-        return get_timestep_embedding(flat, width, spec.flip_sin_to_cos, downscale_freq_shift=spec.freq_shift)
-
-    size_b2 = condition.size_b2
     return NetworkInputs(
-        torch.cat([x_bchw, source_bchw], dim=3),
-        sinusoid(1000.0 * sigma_b, spec.time_width),
-        sinusoid(size_b2, spec.size_width // size_b2.shape[1]).reshape(len(x_bchw), spec.size_width),
+        torch.cat([x_bchw, source_bchw], dim=3) if spec.pair else x_bchw,
+        sinusoid(spec, 1000.0 * sigma_b, spec.time_width),
+        size_sinusoid(spec, condition) if spec.size_width else None,
         condition.tokens_btd.detach().float().cpu(),
+        text_bias(condition) if spec.text_bias else None,
     )
+
+
+def sinusoid(spec: IoSpec, values: Tensor, width: int) -> Tensor:
+    """The sinusoidal embedding of every value, (n, width)."""
+    flat = values.detach().float().cpu().flatten()
+    return get_timestep_embedding(flat, width, spec.flip_sin_to_cos, downscale_freq_shift=spec.freq_shift)
+
+
+def size_sinusoid(spec: IoSpec, condition: Condition) -> Tensor:
+    """What the network is told of the target's size, (b, size_width): pooled text, if it takes any, and sinusoids."""
+    assert condition.size_b2 is not None
+    rows, sizes = condition.size_b2.shape
+    pooled_bd = condition.pooled_bd if spec.pooled else None
+    parts = [] if pooled_bd is None else [pooled_bd.detach().float().cpu()]
+    width = (spec.size_width - sum(part.shape[1] for part in parts)) // sizes
+    return torch.cat([*parts, sinusoid(spec, condition.size_b2, width).reshape(rows, -1)], dim=1)
+
+
+def text_bias(condition: Condition) -> Tensor:
+    """What is added to the attention scores of every text token, (b, 1, t): 0, or PADDED where the mask is 0."""
+    mask_bt = condition.mask_bt
+    if mask_bt is None:
+        return torch.zeros(condition.tokens_btd.shape[0], 1, condition.tokens_btd.shape[1])
+    return PADDED * (1.0 - mask_bt.detach().float().cpu())[:, None]
 
 
 class HostDenoiser:

@@ -21,6 +21,7 @@ from compress.errors import UserError
 
 # Snapdragon by QNN's soc_model: (name of the chip, HTP generation). Those that compiled and ran right here.
 SOCS = {43: ("sm8550", 73), 57: ("sm8650", 75), 69: ("sm8750", 79), 87: ("sm8850", 81)}
+CHIPS = {"8gen2": 43, "8gen3": 57, "8elite": 69, "8elite_gen5": 87}  # by the names that people use
 OPTIMIZATION_MODES = (2, 3)
 WHY_NOT_MODE_1 = (
     "mode 1 computes wrong results for four-dimensional maps (a SiLU at 0 dB, measured on the emulator); use 3"
@@ -114,16 +115,16 @@ def session(model: Path, target: HtpTarget, **config: str) -> Any:
     return onnxruntime.InferenceSession(str(model), options)
 
 
-def compile_context(model: Path, out: Path, target: HtpTarget, timeout_s: float = 3600) -> Compiled:
+def compile_context(model: Path, out: Path, target: HtpTarget, timeout_s: float = 3600, name: str = "unet") -> Compiled:
     """Compiles `model` (QDQ ONNX, fixed shapes) for `target` into the folder `out`.
 
-    Writes unet_<soc>_<hash>.bin, the wrapper of the same name in ONNX, and qnn_graph.json. The hash is of the model
-    and the target. Raises RuntimeError with the compiler's words where it refuses, for example because a node has no
-    HTP form (CPU fallback is off).
+    Writes <name>_<soc>_<hash>.bin, the wrapper of the same name in ONNX, and <name>_qnn_graph.json. The hash is of the
+    model and the target. Raises RuntimeError with the compiler's words where it refuses, for example because a node
+    has no HTP form (CPU fallback is off).
     """
     qnn_provider()
     settings = json.dumps(asdict(target), sort_keys=True).encode()
-    name = f"unet_{target.soc}_{hashlib.sha256(model.read_bytes() + settings).hexdigest()[:8]}"
+    stem = f"{name}_{target.soc}_{hashlib.sha256(model.read_bytes() + settings).hexdigest()[:8]}"
     with tempfile.TemporaryDirectory(prefix="htp-", dir=out) as scratch:
         request = {"model": str(model.resolve()), "folder": scratch, **asdict(target)}
         command = [sys.executable, "-m", "compress.quantization.htp_compile", json.dumps(request)]
@@ -132,14 +133,14 @@ def compile_context(model: Path, out: Path, target: HtpTarget, timeout_s: float 
             words = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
             raise RuntimeError(f"the HTP compiler ended with {done.returncode} on {model.name}:\n{words}")
         measured = json.loads(done.stdout.strip().splitlines()[-1])
-        return _collect(Path(scratch), out, name, **measured)
+        files = (out / f"{stem}.bin", out / f"{stem}.onnx", out / f"{name}_qnn_graph.json")
+        return _collect(Path(scratch), Compiled(*files, **measured))
 
 
-def _collect(scratch: Path, out: Path, name: str, compile_s: float, peak_rss_gb: float) -> Compiled:
+def _collect(scratch: Path, compiled: Compiled) -> Compiled:
     """Moves the compiler's files to their names; the wrapper has to name its binary."""
     import onnx
 
-    compiled = Compiled(out / f"{name}.bin", out / f"{name}.onnx", out / "qnn_graph.json", compile_s, peak_rss_gb)
     wrapper = onnx.load(scratch / "context.onnx")
     contexts = [node for node in wrapper.graph.node if node.op_type == "EPContext"]
     if len(contexts) != 1:

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from compress.errors import UserError
 from compress.quantization import ops
 from compress.quantization.graph import TRACE_BATCH, add_module, origin, placeholders, refresh, shape_of
+from compress.quantization.host import PADDED
 
 aten = torch.ops.aten
 Arguments = dict[str, Any]
@@ -46,7 +47,8 @@ def lower(traced: fx.GraphModule) -> fx.GraphModule:
 def _mark_inputs(lowered: fx.GraphModule) -> None:
     """Puts a NetworkInput behind every placeholder, so that inputs enter their grid in a module too."""
     for placeholder in placeholders(lowered):
-        name = add_module(lowered, f"{placeholder.name}_input", ops.NetworkInput())
+        limits = (PADDED, 0.0) if placeholder.name == "text_bias" else None
+        name = add_module(lowered, f"{placeholder.name}_input", ops.NetworkInput(limits))
         with lowered.graph.inserting_after(placeholder):
             entered = lowered.graph.call_module(name, (placeholder,))
         entered.meta["origin"] = f"input {placeholder.name}"
@@ -155,6 +157,13 @@ def _reshape(node: fx.Node, given: Arguments) -> tuple[nn.Module, list[fx.Node]]
     return ops.Reshape(shape[1:]), [source]
 
 
+def _transpose(node: fx.Node, given: Arguments) -> tuple[nn.Module, list[fx.Node]]:
+    axes = list(range(len(shape_of(node))))
+    first, second = given["dim0"], given["dim1"]
+    axes[first], axes[second] = axes[second], axes[first]
+    return ops.Permute(tuple(axes)), [given["self"]]
+
+
 def _elementwise(kind: Callable[[], nn.Module]) -> Callable[[fx.Node, Arguments], tuple[nn.Module, list[fx.Node]]]:
     def lowering(node: fx.Node, given: Arguments) -> tuple[nn.Module, list[fx.Node]]:
         if not isinstance(given["other"], fx.Node) or given.get("alpha", 1) != 1:
@@ -180,13 +189,20 @@ def _chosen_half(node: fx.Node, given: Arguments) -> tuple[nn.Module, list[fx.No
 
 
 def _attention(node: fx.Node, given: Arguments) -> tuple[nn.Module, list[fx.Node]]:
-    if given["attn_mask"] is not None or given["is_causal"] or given["dropout_p"] or given["enable_gqa"]:
+    bias = given["attn_mask"]
+    if given["is_causal"] or given["dropout_p"] or given["enable_gqa"] or not _for_every_query(bias):
         raise UserError.of(
-            "attention with a mask, dropout or grouped keys",
+            "attention with a mask of its own, dropout or grouped keys",
             f"U-Net, {origin(node)}",
-            "The HTP graph has no text padding mask; encode every prompt at the full token length.",
+            "The HTP graph knows one mask, that of text padding, the input text_bias.",
         )
-    return ops.Attention(given["scale"]), [given["query"], given["key"], given["value"]]
+    operands = [given["query"], given["key"], given["value"]]
+    return ops.Attention(given["scale"]), operands if bias is None else [*operands, bias]
+
+
+def _for_every_query(bias: fx.Node | None) -> bool:
+    """Is it the same for all heads and queries, or absent?"""
+    return bias is None or (isinstance(bias, fx.Node) and shape_of(bias)[1:-1] == (1, 1))
 
 
 def _upsample(node: fx.Node, given: Arguments) -> tuple[nn.Module, list[fx.Node]]:
@@ -207,6 +223,8 @@ LOWERINGS: dict[Any, Callable[[fx.Node, Arguments], tuple[nn.Module, Sequence[fx
     aten.layer_norm.default: _layer_norm,
     aten.rms_norm.default: _rms_norm,
     aten.silu.default: lambda node, given: (nn.SiLU(), [given["self"]]),
+    aten.relu.default: lambda node, given: (nn.ReLU(), [given["self"]]),
+    aten.tanh.default: lambda node, given: (nn.Tanh(), [given["self"]]),
     aten.gelu.default: lambda node, given: (nn.GELU(given["approximate"]), [given["self"]]),
     aten.add.Tensor: _elementwise(ops.Add),
     aten.mul.Tensor: _elementwise(ops.Multiply),
@@ -216,6 +234,7 @@ LOWERINGS: dict[Any, Callable[[fx.Node, Arguments], tuple[nn.Module, Sequence[fx
     aten.flatten.using_ints: _reshape,
     aten.unsqueeze.default: _reshape,
     aten.permute.default: lambda node, given: (ops.Permute(given["dims"]), [given["self"]]),
+    aten.transpose.int: _transpose,
     aten.repeat_interleave.self_int: lambda node, given: (
         ops.RepeatInterleave(given["repeats"], given["dim"]),
         [given["self"]],

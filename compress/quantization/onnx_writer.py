@@ -23,14 +23,16 @@ OPSET = 23  # first with RMSNormalization; Gelu needs 20, 16-bit QuantizeLinear 
 IR_VERSION = 11  # the newest that onnxruntime-qnn 2.7 and onnx 1.18 to 1.20 agree on
 
 
-def write_onnx(graph_module: fx.GraphModule, encodings: Encodings, path: Path, batch: int = 1) -> None:
+def write_onnx(
+    graph_module: fx.GraphModule, encodings: Encodings, path: Path, batch: int = 1, output: str = OUTPUT_NAME
+) -> None:
     """Writes the lowered float graph with these grids to `path`, checked by onnx.checker.
 
     Inputs and output are float32; the first and last operators are the only ones that see floats on the HTP.
     """
     import onnx
 
-    model = _Writer(graph_module, encodings, batch).model()
+    model = _Writer(graph_module, encodings, batch, output).model()
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
@@ -38,10 +40,11 @@ def write_onnx(graph_module: fx.GraphModule, encodings: Encodings, path: Path, b
 class _Writer:
     """Collects nodes and initializers while walking the graph; tensor names are node names plus a role."""
 
-    def __init__(self, graph_module: fx.GraphModule, encodings: Encodings, batch: int) -> None:
+    def __init__(self, graph_module: fx.GraphModule, encodings: Encodings, batch: int, output: str) -> None:
         self.graph_module = graph_module
         self.encodings = encodings
         self.batch = batch
+        self.output = output
         self.nodes: list[Any] = []
         self.initializers: dict[str, Any] = {}
 
@@ -52,16 +55,16 @@ class _Writer:
         for node in self.graph_module.graph.nodes:
             module = module_of(node)
             if module is not None:
-                self._write(node, module, OUTPUT_NAME if node is result else f"{node.name}_dq")
+                self._write(node, module, self.output if node is result else f"{node.name}_dq")
 
         def described(name: str, node: fx.Node) -> Any:
             return helper.make_tensor_value_info(name, TensorProto.FLOAT, self.shape(node))
 
         graph = helper.make_graph(
             self.nodes,
-            "unet",
+            self.output,
             [described(node.name, node) for node in placeholders(self.graph_module)],
-            [described(OUTPUT_NAME, result)],
+            [described(self.output, result)],
             list(self.initializers.values()),
         )
         return helper.make_model(
@@ -273,6 +276,8 @@ OPERATORS: dict[str, Callable[[_Writer, fx.Node, Any, list[str]], str]] = {
     "Multiply": _plainly("Mul"),
     "MatMul": _plainly("MatMul"),
     "Sigmoid": _plainly("Sigmoid"),
+    "Tanh": _plainly("Tanh"),
+    "ReLU": _plainly("Relu"),
     "GELU": _plainly("Gelu", "approximate"),
     "Softmax": _along("Softmax"),
     "Concat": _along("Concat"),

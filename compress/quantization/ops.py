@@ -103,7 +103,11 @@ class Requantize(nn.Module):
 
 
 class NetworkInput(nn.Module):
-    """Identity in float; in the quantized network the place where an input enters its grid."""
+    """Identity in float; in the quantized network the place where an input enters its grid, `limits` where known."""
+
+    def __init__(self, limits: tuple[float, float] | None = None) -> None:
+        super().__init__()
+        self.limits = limits
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -113,14 +117,14 @@ class NetworkInput(nn.Module):
 
 
 class Attention(nn.Module):
-    """Scaled dot product attention over (b, heads, tokens, width), as torch.export sees it."""
+    """Scaled dot product attention over (b, heads, tokens, width), as torch.export sees it; bias (b, 1, 1, keys)."""
 
     def __init__(self, scale: float | None = None) -> None:
         super().__init__()
         self.scale = scale
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return nn.functional.scaled_dot_product_attention(query, key, value, scale=self.scale)
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)
 
 
 class RepeatInterleave(nn.Module):

@@ -1,16 +1,15 @@
-"""How far two forms of one network are apart: SQNR over a trajectory's calls, and scores of what they generate."""
+"""How far two forms of one network are apart: SQNR over the calls of a trajectory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from compress.quantization.host import HostDenoiser, NetworkInputs
-from teachers.base import VelocityModel
 
 
 def sqnr_db(reference: Tensor, other: Tensor) -> float:
@@ -45,10 +44,3 @@ def trajectory_parity(reference: Tensor, other: Tensor, step_n: Tensor) -> Traje
     steps = [step_n == step for step in range(int(step_n.max()) + 1)]
     by_step = tuple(sqnr_db(reference[rows], other[rows]) for rows in steps)
     return TrajectoryParity(sqnr_db(reference, other), by_step)
-
-
-def score_parity(
-    denoisers: Mapping[str, VelocityModel], score: Callable[[VelocityModel], Mapping[str, float]]
-) -> dict[str, dict[str, float]]:
-    """The same benchmark on every denoiser; `score` has to fix prompts and noise, so that scores can be compared."""
-    return {name: dict(score(denoiser)) for name, denoiser in denoisers.items()}

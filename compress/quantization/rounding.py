@@ -57,7 +57,7 @@ def round_columns(
 def layers(simulation: Simulation) -> Iterator[tuple[fx.Node, Any]]:
     """The convolutions and linear layers: those whose weights have 8 bits."""
     for node, module in simulation.nodes():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.param_quantizers["weight"].bitwidth == 8:
             yield node, module
 
 

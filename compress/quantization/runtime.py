@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from compress.errors import UserError
-from compress.quantization.host import HostDenoiser, IoSpec, NetworkInputs
+from compress.quantization.host import HostDenoiser, Inputs, IoSpec
 
 QUANTIZED = "quantized"  # folder of an artefact
 ROUNDED = "rounded.safetensors"  # in it
@@ -35,7 +35,7 @@ class SessionRunner:
         self.after_row: Callable[[], None] | None = None
         self._lock = Lock()
 
-    def __call__(self, inputs: NetworkInputs) -> Tensor:
+    def __call__(self, inputs: Inputs) -> Tensor:
         count = len(self.sessions)
         shares = [range(first, len(inputs), count) for first in range(count)]
         with ThreadPoolExecutor(count) as pool:
@@ -43,11 +43,11 @@ class SessionRunner:
         rows = [done[row % count][row // count] for row in range(len(inputs))]
         return torch.cat(rows)
 
-    def _run(self, session: Any, inputs: NetworkInputs, rows: range) -> list[Tensor]:
+    def _run(self, session: Any, inputs: Inputs, rows: range) -> list[Tensor]:
         results = []
         for row in rows:
-            feeds = zip(self.names, inputs[row : row + 1].tensors(), strict=True)
-            (result,) = session.run(None, {name: np.ascontiguousarray(value) for name, value in feeds})
+            given = inputs[row : row + 1].named()
+            (result,) = session.run(None, {name: np.ascontiguousarray(given[name]) for name in self.names})
             results.append(torch.from_numpy(np.array(result)))  # copied: the array may die with the session
             if self.after_row is not None:
                 with self._lock:
@@ -59,14 +59,18 @@ class OnnxUNet(HostDenoiser):
     """The QDQ ONNX file on onnxruntime's CPU provider; agrees with the AIMET simulation to about 70 dB."""
 
     def __init__(self, model: Path, spec: IoSpec, threads: int | None = None) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        self.runner = SessionRunner(session)
+        self.runner = SessionRunner(cpu_session(model, threads))
         super().__init__(spec, self.runner)
+
+
+def cpu_session(model: Path, threads: int | None = None) -> Any:
+    """An onnxruntime session on the CPU, by default with as many threads as torch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 class EmulatedUNet(HostDenoiser):
@@ -84,9 +88,9 @@ class EmulatedUNet(HostDenoiser):
 
 def float_unet(unet: Any, spec: IoSpec) -> HostDenoiser:
     """The U-Net itself, called on the very inputs that the quantized forms take."""
-    from compress.quantization.graph import UNetBehindSinusoids
+    from compress.quantization.graph import behind_sinusoids
 
-    network = UNetBehindSinusoids(_on_cpu(unet)).eval()
+    network = behind_sinusoids(_on_cpu(unet))
     return HostDenoiser(spec, lambda inputs: network(*inputs.tensors()))
 
 
@@ -99,8 +103,9 @@ def simulated_unet(unet: Any, folder: Path, arch: int = 75) -> HostDenoiser:
     from compress.quantization.rules import load_rules
 
     spec = IoSpec.load(folder / "io_spec.json")
-    simulation = Simulation(htp_graph(_on_cpu(unet), spec), load_rules(arch))
-    simulation.load(Encodings.load(folder / "encodings.json"))
+    encodings = Encodings.load(folder / "encodings.json")
+    simulation = Simulation(htp_graph(_on_cpu(unet), spec), load_rules(arch), encodings.wide)
+    simulation.load(encodings)
     if (folder / ROUNDED).is_file():
         put(simulation, load_file(folder / ROUNDED))
     return HostDenoiser(spec, simulation)

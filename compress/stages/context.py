@@ -31,6 +31,7 @@ class StageContext:
     work    scratch that survives a kill: checkpoints, logs; the same folder is handed to the resumed attempt
     parent  the artefact this stage starts from; for the first stage of a student's recipe that is the teacher
     teacher the frozen teacher's artefact; None in a recipe that trains the teacher itself
+    device  where to compute; None for a stage whose configuration says that it uses no torch
     cache   folder shared by runs, for derived data in keyed files (rendered latents); may be deleted at any time
     """
 

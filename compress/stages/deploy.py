@@ -1,7 +1,7 @@
 """Stage `deploy`: the quantized network compiled for one Snapdragon's HTP, and proved on the emulator.
 
 The artefact is the parent's with unet_<soc>_<hash>.bin (the context binary), the ONNX file that wraps it, and
-qnn_graph.json, the compiler's own account of every node and its data types.
+unet_qnn_graph.json, the compiler's own account of every node and its data types.
 """
 
 from __future__ import annotations
@@ -9,25 +9,33 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from compress.artifact import CARD, load_card
 from compress.config.quantize import DeployConfig
 from compress.data.calibration import CalibrationSet
+from compress.data.scenes.world import render
 from compress.errors import UserError
+from compress.evaluation.scenes_bench import edit_samples
 from compress.judge import cost_of
+from compress.quantization.halves import deploy_halves, has_halves, with_runtime
 from compress.quantization.host import HostDenoiser, IoSpec
 from compress.quantization.htp import Compiled, HtpTarget, compile_context, qnn_provider
-from compress.quantization.parity import answers, score_parity, trajectory_parity
+from compress.quantization.layerwise import Layers
+from compress.quantization.parity import answers, trajectory_parity
 from compress.quantization.residency import nodes_on_htp_percent, read_residency
 from compress.quantization.runtime import QUANTIZED, EmulatedUNet, OnnxUNet, float_unet, simulated_unet
 from compress.quantization.scoring import save_sample_pictures, scores
 from compress.stages.context import Progress, StageContext, StageResult
-from students.system import DiffusionSystem
+from students.system import DiffusionSystem, to_tensor
 
 SCORES = ("t2i", "edit", "overall")
+PARITY_PICTURES, PARITY_SEED = 4, 5171  # no other stage draws from it
 
 
 def run(config: DeployConfig, ctx: StageContext) -> StageResult:
@@ -51,12 +59,22 @@ def run(config: DeployConfig, ctx: StageContext) -> StageResult:
     parity, curves = parity_on_trajectories(forms, quantized)
     metrics |= parity
     ctx.progress.message(f"emulator agrees with the simulation to {metrics['htp_vs_aimet_sqnr_db']:.1f} dB")
-    check_parity(config, metrics)
+    layers = Layers(simulated, quantized, target, ctx.work)
+    check_parity(config, metrics, layers.where_they_part)
+    rows = [asdict(row) for row in layers.table(config.layers, ctx.progress)]
+    if has_halves(ctx.out):
+        ctx.progress.message("compiling the autoencoder")
+        halves = deploy_halves(system, held_out_pictures(config), ctx.out, target)
+        metrics |= {name: metrics.get(name, 0) + value for name, value in halves.items()}
     if config.eval_images:
-        metrics |= picture_parity(system, emulated, simulated, config.eval_images, ctx.progress)
+        wholes = {
+            "htp": (with_runtime(system, ctx.out, "htp"), emulated),
+            "aimet": (with_runtime(system, ctx.out, "simulation", target.arch), simulated),
+        }
+        metrics |= picture_parity(wholes, config.eval_images, ctx.progress)
     metrics |= deployed_scores(ctx.parent, metrics)
-    save_sample_pictures(ctx.out, system, onnx)
-    return StageResult(metrics, curves, spec=dict(unet.config))
+    save_sample_pictures(ctx.out, with_runtime(system, ctx.out, "onnx"), onnx)
+    return StageResult(metrics, curves, {"layers": rows} if rows else {}, spec=dict(unet.config))
 
 
 def quantized_folder(parent: Path) -> Path:
@@ -100,32 +118,41 @@ def parity_on_trajectories(
     return metrics, curves
 
 
-def check_parity(config: DeployConfig, metrics: Mapping[str, float]) -> None:
-    """Refuses a binary that computes something else than was simulated."""
+def check_parity(config: DeployConfig, metrics: Mapping[str, float], where_they_part: Callable[[float], str]) -> None:
+    """Refuses a binary that computes something else than was simulated, and says where that begins."""
     found = metrics["htp_vs_aimet_sqnr_db"]
     if math.isnan(found) or found < config.least_sqnr_db:
         raise UserError.of(
-            f"the compiled network agrees with its simulation to {found:.1f} dB only",
+            f"the compiled network agrees with its simulation to {found:.1f} dB only, "
+            f"{where_they_part(config.least_sqnr_db)}",
             f"stage {config.name!r}",
             f"Widths or a map size that the HTP compiler gets wrong are the likely cause: use multiples of 64. "
             f"To keep the binary all the same, set least_sqnr_db below {config.least_sqnr_db:g}.",
         )
 
 
+def held_out_pictures(config: DeployConfig) -> Tensor:
+    """Pictures in [-1, 1] that calibration has not seen, to compare the autoencoder's forms on."""
+    samples = edit_samples(PARITY_PICTURES, PARITY_SEED + config.seed)
+    return to_tensor(render([sample.source for sample in samples]))
+
+
 def picture_parity(
-    system: DiffusionSystem, emulated: EmulatedUNet, simulated: HostDenoiser, pictures: int, progress: Progress
+    wholes: Mapping[str, tuple[DiffusionSystem, HostDenoiser]], pictures: int, progress: Progress
 ) -> dict[str, float]:
-    """Scores of the same pictures, half of them edits, from emulator and simulation; and how often they agree."""
+    """Scores of the same pictures, half of them edits, by the system's form on the emulator ("htp") and the others."""
     half = max(1, pictures // 2)
+    system, emulated = wholes["htp"]
+    assert isinstance(emulated, EmulatedUNet)
     steps = len(system.sampling.rungs) if system.sampling.rungs else system.sampling.steps
     progress.start(2 * half * steps, "forwards", "HTP emulator")
     emulated.runner.after_row = progress.advance
-    scored = score_parity(
-        {"htp": emulated, "aimet": simulated}, lambda denoiser: scores(system, denoiser, half, held_out=False)
-    )
+    found: dict[str, float] = {"emulated_pictures_count": 2 * half}
+    for form, (whole, denoiser) in wholes.items():
+        values = scores(whole, denoiser, half, held_out=False)
+        found |= {f"{form}_{name}": values[name] for name in SCORES}
     emulated.runner.after_row = None
-    found = {f"{form}_{name}": values[name] for form, values in scored.items() for name in SCORES}
-    return {**found, "emulated_pictures_count": 2 * half}
+    return found
 
 
 def deployed_scores(parent: Path, metrics: Mapping[str, float]) -> dict[str, float]:

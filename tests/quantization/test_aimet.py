@@ -16,6 +16,7 @@ from compress.quantization.aimet import Simulation, guard_accumulator
 from compress.quantization.grids import Encodings
 from compress.quantization.parity import sqnr_db
 from compress.quantization.rules import load_rules
+from compress.quantization.sensitivity import sensitivity
 from tests.quantization.conftest import Quantized
 
 
@@ -153,3 +154,19 @@ def test_the_accumulator_guard_is_aimets(bias: list[float]) -> None:
     assert changed == 1  # the first channel's scale is too small for its bias, or for the requantization
     integers = torch.round(ours.bias / (source.get_scale() * found))
     assert integers.abs().max() < 2**31
+
+
+def test_a_wide_weight_has_16_bits_and_next_to_no_noise(quantized: Quantized) -> None:
+    wide = ("conv_in.weight", "conv_out.weight")
+    simulation = Simulation(quantized.graph, load_rules(75), wide)
+    simulation.calibrate(quantized.inputs)
+    encodings = simulation.encodings()
+    assert {name for name in encodings.wide if name.startswith("conv")} == set(wide)
+    again = Simulation(quantized.graph, load_rules(75), encodings.wide)
+    again.load(encodings)
+    assert torch.equal(again(quantized.inputs), simulation(quantized.inputs))
+    noise = {}
+    for made in (simulation, quantized.simulation):
+        (row,) = sensitivity(made, quantized.inputs, torch.zeros(4), chosen=["conv_in.weight"])
+        noise[row.bits] = row.sqnr_db
+    assert noise[16] > noise[8] + 40  # 8 bits more are 48 dB

@@ -53,7 +53,7 @@ def test_compiled_and_emulated(quantized: Quantized, tmp_path: Path) -> None:
     assert compiled.wrapper.stem == compiled.binary.stem
     residency = read_residency(compiled.graph_json)
     assert residency.float_ops == () and residency.unrequested_converts == ()
-    assert residency.boundary_ops == 5  # four inputs and the output
+    assert residency.boundary_ops == 6  # five inputs, text padding among them, and the output
     assert nodes_on_htp_percent(compiled.wrapper, residency) == 100.0
 
     moved = tmp_path / "elsewhere"

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from compress.quantization.parity import score_parity, sqnr_db, trajectory_parity
+from compress.quantization.parity import sqnr_db, trajectory_parity
 
 
 def test_a_tensor_against_itself_is_infinitely_good() -> None:
@@ -31,10 +31,3 @@ def test_by_step() -> None:
     parity = trajectory_parity(reference, other, torch.tensor([0, 1, 0, 1]))
     assert parity.by_step_db == pytest.approx((20, 40), abs=1e-3)
     assert parity.overall_db == pytest.approx(10 * math.log10(4 / (0.02 + 0.0002)), abs=1e-3)
-
-
-def test_scores_of_every_form() -> None:
-    assert score_parity({"a": 1, "b": 2}, lambda denoiser: {"overall": denoiser / 2}) == {  # type: ignore[dict-item]
-        "a": {"overall": 0.5},
-        "b": {"overall": 1.0},
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,10 @@ from torch import Tensor, fx, nn
 
 from compress.errors import UserError
 from compress.quantization import ops
-from compress.quantization.graph import UNetBehindSinusoids, export_unet, module_of
+from compress.quantization.graph import UNetBehindSinusoids, export_unet, module_of, placeholders
 from compress.quantization.host import IoSpec
 from compress.quantization.lowering import lower
-from compress.quantization.passes import ATEN_PASSES, MODULE_PASSES
+from compress.quantization.passes import ATEN_PASSES, MODULE_PASSES, htp_graph
 from compress.quantization.passes.attention import fold_attention
 from compress.quantization.passes.geglu import split_geglu
 from compress.quantization.passes.group_norm import expand_group_norm, fold_norm_affine
@@ -22,7 +23,10 @@ from compress.quantization.passes.noops import drop_noops
 from compress.quantization.passes.reshapes import merge_reshapes
 from compress.quantization.passes.rms_norm import fuse_rms_norm
 from compress.quantization.passes.silu import expand_silu, share_silu
+from compress.quantization.passes.text_bias import take_text_bias
 from tests.quantization.conftest import random_inputs
+
+SDPA = torch.ops.aten.scaled_dot_product_attention.default
 
 
 class Gated(nn.Module):
@@ -105,11 +109,25 @@ class Noops(nn.Module):
         return nn.functional.dropout(x.contiguous().to(torch.float32), 0.5, self.training) / 1.0 + x
 
 
+class ManyHeads(nn.Module):
+    """Three heads of width 4, each with its own keys and values, as diffusers' plain processor writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(12, 12, bias=False), nn.Linear(12, 12, bias=False), nn.Linear(12, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part(x).view(x.shape[0], -1, 3, 4).transpose(1, 2) for part in (self.q, self.k, self.v))
+        heads = nn.functional.scaled_dot_product_attention(q, k, v)
+        return heads.transpose(1, 2).reshape(x.shape[0], -1, 12)
+
+
 MAP, TOKENS = (2, 8, 4, 6), (2, 5, 12)
 MODULE_CASES = [
     (split_geglu, Gated(), (2, 3, 6), 1, nn.Identity),
     (fold_attention, MultiQuery(norms=True), TOKENS, 1, ops.Attention),
     (fold_attention, MultiQuery(norms=False), TOKENS, 1, ops.Attention),
+    (fold_attention, ManyHeads(), TOKENS, 1, ops.Attention),
     (fold_norm_affine, NormThenLinear(), MAP, 1, None),
     (expand_group_norm, NormThenSilu(), MAP, 1, nn.GroupNorm),
     (expand_group_norm, NormThenLinear(), MAP, 1, nn.GroupNorm),
@@ -171,6 +189,36 @@ def test_the_whole_student_stays_the_same_pass_by_pass(unet: Any, spec: IoSpec) 
     assert not kinds(lowered) & {nn.GroupNorm, nn.SiLU, nn.Identity, ops.Attention, ops.Half, ops.RepeatInterleave}
     one = random_inputs(spec, 1, seed=4)[:1].tensors()
     torch.testing.assert_close(lowered(*one), UNetBehindSinusoids(unet)(*one), atol=1e-5, rtol=0)
+
+
+def test_without_text_padding_there_is_nothing_to_take(unet: Any, spec: IoSpec) -> None:
+    bare = replace(spec, text_bias=False)
+    inputs = random_inputs(bare, 1, seed=3).tensors()
+    assert len(inputs) == 4
+    graph = htp_graph(unet, bare)
+    torch.testing.assert_close(graph(*inputs), UNetBehindSinusoids(unet)(*inputs), atol=1e-5, rtol=0)
+    assert take_text_bias(export_unet(unet, bare)) == 0
+
+
+def test_every_cross_attention_takes_the_text_bias_itself(unet: Any, spec: IoSpec) -> None:
+    traced = export_unet(unet, spec)
+    crossing = sum(name.endswith("attn2.to_q") for name, _ in unet.named_modules())
+    assert take_text_bias(traced) == crossing > 0
+    (text_bias,) = [node for node in placeholders(traced) if node.name == "text_bias"]
+    (bias,) = text_bias.users
+    assert len(bias.users) == crossing and {user.target for user in bias.users} == {SDPA}
+
+
+def test_a_mask_of_another_making_is_refused() -> None:
+    class Causal(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            mask = torch.ones(5, 5).tril().log()[None, None]
+            return nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+
+    traced = exported(Causal(), (2, 3, 5, 4))
+    assert take_text_bias(traced) == 0
+    with pytest.raises(UserError, match=r"no form|mask of its own"):
+        lower(traced)
 
 
 def test_rewriting_leaves_the_student_itself_alone(unet: Any, spec: IoSpec, graph: fx.GraphModule) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,23 @@ def test_publishing_again_replaces_the_earlier_publication(repository):
     target = publish(run, repository)
     assert not (target / "stale").exists() and (repository / "README.md").read_text() == text
     assert not (target / SHEET).exists()  # nothing to show
+
+
+def test_cards_that_the_run_had_no_need_to_make_again_stay_published(repository):
+    run = make_run(repository / "elsewhere", pictures=0)
+    whole = publish(run, repository)
+    cards = {path.relative_to(whole): path.read_bytes() for path in whole.glob("*/card.json")}
+    text = (whole / "report.md").read_text()
+    recipe = json.loads((run / "recipe.json").read_text())
+    entries = {entry["folder"]: entry for entry in recipe["run"]["stages"]}
+    shutil.rmtree(run / "20-t2i")  # as where the shipped artefact of a later stage was reused
+    shutil.rmtree(run / "30-edit")
+    entries["30-edit"]["key"] = "of another configuration"
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    again = publish(run, repository)
+    assert {path.relative_to(again) for path in again.glob("*/card.json")} == cards.keys() - {Path("30-edit/card.json")}
+    assert all((again / path).read_bytes() == cards[path] for path in cards if path.parent.name != "30-edit")
+    assert "t2i" in text and "| t2i |" in (again / "report.md").read_text()
 
 
 def test_a_readme_without_markers_is_refused_and_left_alone(repository):

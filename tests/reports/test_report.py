@@ -3,7 +3,6 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,8 @@ from reports.cards import read_record
 from reports.collect import collect
 from reports.html import write_report
 from reports.record import ReportError
+from tests.reports.outline import Outline
 from tests.reports.synthetic import STAGES, make_run
-
-VOID = {"meta", "img", "input", "br", "link", "hr"}
 
 
 @pytest.fixture(scope="module")
@@ -31,26 +29,6 @@ def bare(tmp_path):
 def edit_card(folder: Path, **changes) -> None:
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps(card | changes))
-
-
-class Outline(HTMLParser):
-    """Checks that tags close in order, and collects ids, links and everything that would be fetched."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open, self.ids, self.links, self.fetched = [], [], [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-        self.ids += [found["id"]] if "id" in found else []
-        self.links += [found["href"][1:]] if found.get("href", "").startswith("#") else []
-        self.fetched += [v for k, v in attrs if k in {"src", "srcset", "href", "poster"} and v and v[0] != "#"]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"{tag} closes out of order"
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(finished):

@@ -1,185 +1,204 @@
-"""A sweep's page: means over seeds, the front, heat maps of what pruning left, and what is refused."""
+"""A study's page: what it reads, what it shows, and that it is one file which asks for nothing."""
 
-from xml.etree import ElementTree
+import csv
+import io
+import json
+import re
+from pathlib import Path
 
 import pytest
 
-from reports import compare, plots_pruning, plots_study, words
-from reports.html import write_report
 from reports.record import ReportError
-from reports.study import arms, front, front_rows, grid_rows, is_study, read_study
-from tests.reports.synthetic_study import BUDGETS_M, METHODS, OBJECTIVES, make_study, write_record
-from tests.reports.test_report import Outline
+from reports.study.html import write_study
+from reports.study.payload import covered, embedded
+from reports.study.pictures import spread
+from reports.study.read import read_study
+from reports.study.tables import front_rows, latex
+from tests.reports.outline import Outline
+from tests.reports.synthetic_study import make_study, study
+
+BARE = {"objectives": [{"label": "error"}], "parameters": [], "trials": []}
+TRIAL = {"number": 0, "state": "complete", "params": {}, "values": [0.5]}
 
 
-@pytest.fixture
-def small(tmp_path):
-    return make_study(tmp_path / "small", ("random", "taylor", "taylor, bk_sdm"), (10.8, 2.7))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small study whose front has pictures."""
+    return make_study(tmp_path_factory.mktemp("study"), trials=60, pictures=3)
 
 
-def study_of(folder, grid, *trials):
-    """A study with these (params, values of the first and the last objective)."""
-    folder.mkdir()
-    rows = [
-        {
-            "number": n,
-            "state": "complete" if values else "fail",
-            "params": params,
-            "values": values and [values[0], 1.0, 1.0, 1.0, values[1]],
-            "folder": None,
-        }
-        for n, (params, values) in enumerate(trials)
+@pytest.fixture(scope="module")
+def page(folder):
+    return write_study(folder)
+
+
+def written(folder: Path, **changes) -> Path:
+    (folder / "study.json").write_text(json.dumps(BARE | changes))
+    return folder
+
+
+def data_of(page: Path) -> dict:
+    found = re.search(r'<script type="application/json" id="study">(.*?)</script>', page.read_text(), re.S)
+    assert found
+    return json.loads(found.group(1))
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(page):
+    outline = Outline(page.read_text())
+    assert outline.open == []
+    assert outline.fetched and all(source.startswith("data:image/") for source in outline.fetched)
+    assert len(outline.ids) == len(set(outline.ids))
+    assert set(outline.links) <= set(outline.ids)
+
+
+def test_writing_again_changes_no_byte(folder, page):
+    files = ("report.html", "report.md", "front.tex", "trials.csv")
+    before = [(folder / name).read_bytes() for name in files]
+    write_study(folder)
+    assert [(folder / name).read_bytes() for name in files] == before
+
+
+def test_without_a_script_the_front_and_its_table_are_there(folder, page):
+    text = re.sub(r"<script.*?</script>", "", page.read_text(), flags=re.S)
+    front = read_study(folder).front
+    assert "<svg" in text
+    for trial in front:
+        assert f'data-trial="{trial.number}"' in text
+        assert f"<title>trial {trial.number}:" in text
+    hidden = re.findall(r'id="(parallel|timeline|history)-figure"', text.split('<div class="drawn" hidden>')[1])
+    assert len(hidden) == 3  # what only a script draws does not show without one
+
+
+def test_the_script_gets_every_trial_once(folder, page):
+    data, read = data_of(page), read_study(folder)
+    assert data["number"] == [trial.number for trial in read.trials] == list(range(60))
+    assert {n for n, best in zip(data["number"], data["front"], strict=True) if best} == {t.number for t in read.front}
+    for index, parameter in enumerate(read.parameters):
+        asked = [value is not None for value in data["params"][index]]
+        assert asked == [parameter.name in trial.params for trial in read.trials]
+    assert data["spent"][0] == [
+        [data["stages"].index(s.name), int(s.reused), pytest.approx(s.wall_s)] for s in read.trials[0].stages
     ]
-    write_record(folder, grid, rows)
-    return read_study(folder)
+    assert min(second for second in data["start_s"] if second is not None) == 0
 
 
-def test_an_arm_is_the_mean_over_its_seeds(tmp_path):
-    grid = {"width": [64, 32], "seed": [0, 1]}
-    at = [({"width": w, "seed": s}, v) for w, s, v in ((32, 0, (1, 5)), (64, 1, (5, 5)), (32, 1, (3, 5)))]
-    study = study_of(tmp_path / "s", grid, *at, ({"width": 32, "seed": 0}, (1.0, 5)), ({"width": 64, "seed": 0}, None))
-    single, pair = arms(study)
-    assert (single.params, single.means[0], single.spreads[0], len(single.trials)) == ({"width": 64}, 5.0, None, 1)
-    assert (pair.params, pair.means[0], len(pair.trials)) == (
-        {"width": 32},
-        2.0,
-        2,
-    )  # the one that ran twice counts once
-    assert pair.spreads[0] == pytest.approx(2**0.5)  # of 1 and 3: sqrt((1 + 1) / (2 - 1))
-    header, first, second = grid_rows(study)
-    assert header == ["width", *(label for _, _, label, _ in OBJECTIVES), "n"]
-    assert (first[0], first[1], first[-1]) == ("64", "5.000", "1") and second[:2] == ["32", "2.0 ± 1.4"]
+def test_thumbnails_are_of_front_trials_with_run_folders(folder, page):
+    extra = data_of(page)["extra"]
+    pictured = [number for number, row in extra.items() if "pictures" in row]
+    assert sorted(map(int, pictured)) == sorted(trial.number for trial in read_study(folder).front[:3])
+    row = extra[pictured[0]]
+    assert all(picture["src"].startswith("data:image/webp;base64,") for picture in row["pictures"])
+    assert [stage["name"] for stage in row["stages"]] == ["prune", "joint"]
+    assert row["stages"][1]["edit"] == 0.842
 
 
-def test_the_front_holds_what_nothing_beats(tmp_path):
-    points = {32: (3.0, 1.0), 64: (2.0, 0.5), 96: (2.5, 0.4), 128: (1.0, 0.1)}  # less of the first, more of the last
-    study = study_of(tmp_path / "s", None, *(({"width": w}, values) for w, values in points.items()))
-    assert [trial.params["width"] for trial in front(study)] == [128, 64, 32]
-    assert [row[0] for row in front_rows(study)] == ["trial", "3", "1", "0"]
-    assert ElementTree.fromstring(plots_study.scatter(study)).get("role") == "img"
-    assert "Beside them" not in (write_report(tmp_path / "s").with_suffix(".md")).read_text()
+def test_a_thousand_trials_stay_small(tmp_path):
+    page = write_study(make_study(tmp_path))
+    assert page.stat().st_size < 2_000_000  # 8 MB are allowed, with pictures
+    assert len(data_of(page)["number"]) == 1000
 
 
-def test_a_mean_has_as_many_digits_as_its_spread_allows():
-    assert words.plus_minus(0.12345, 0.0123) == "0.123 ± 0.012"
-    assert words.plus_minus(12.3, 4.56) == "12.3 ± 4.6"
-    assert words.plus_minus(123.4, 45.6) == "123 ± 46"
-    assert words.plus_minus(10.69, 0.0) == words.plus_minus(10.69, None) == "10.69"
+def test_all_trials_are_in_the_csv_at_full_precision(folder, page):
+    rows = list(csv.DictReader(io.StringIO((folder / "trials.csv").read_text())))
+    raw = json.loads((folder / "study.json").read_text())["trials"]
+    assert [int(row["trial"]) for row in rows] == [trial["number"] for trial in raw]
+    for row, trial in zip(rows, raw, strict=True):
+        assert row["learning_rate"] == repr(trial["params"]["learning_rate"])
+        assert row["velocity error"] == (str(trial["values"][0]) if trial["values"] else "")
 
 
-def test_arms_stand_side_by_side_in_each_setting(small):
-    found = compare.settings(read_study(small))
-    assert [setting.label for setting in found] == ["budget 10.8\u00a0M", "budget 2.70\u00a0M"]
-    assert compare.arm_names(found) == ["random", "taylor", "taylor, bk_sdm"]
-    assert compare.contested(read_study(small), found) == [2, 3, 4]  # equal budgets: parameters and MACs say nothing
+def test_the_front_keeps_to_the_constraints(folder):
+    read = read_study(folder)
+    broken = {trial.number for trial in read.trials if trial.constraints[0] > 0}
+    assert broken
+    assert not broken & {trial.number for trial in read.front}
 
 
-def test_the_best_is_told_from_the_control_only_by_more_than_both_spreads(tmp_path):
-    grid = {"method": ["random", "taylor"], "seed": [0, 1]}
-    near = ((4.0, 0), (6.0, 1), (1.0, 0), (3.0, 1))  # 5 ± 1.4 and 2 ± 1.4: 3 apart, 2.8 together
-    params = [{"method": m, "seed": s} for m in grid["method"] for s in grid["seed"]]
-    far = study_of(tmp_path / "far", grid, *zip(params, ((v, 0.5) for v, _ in near), strict=True))
-    (verdict,) = compare.verdicts(far, compare.settings(far))
-    assert (verdict.best, verdict.value, verdict.control, verdict.apart) == ("taylor", "2.0 ± 1.4", "5.0 ± 1.4", True)
-    close = ((4.0, 0.5), (6.0, 0.5), (1.5, 0.5), (3.5, 0.5))  # 2.5 apart
-    tied = study_of(tmp_path / "tied", grid, *zip(params, close, strict=True))
-    assert [v.apart for v in compare.verdicts(tied, compare.settings(tied))] == [False]
+def test_the_front_s_table_goes_by_the_first_objective(tmp_path):
+    points = {32: (3.0, 1.0), 64: (2.0, 2.0), 96: (2.5, 2.5), 128: (1.0, 3.0)}
+    rows = [TRIAL | {"number": n, "params": {"width": w}, "values": points[w]} for n, w in enumerate(points)]
+    width = {"name": "width", "kind": "int", "low": 32, "high": 128}
+    read = read_study(written(tmp_path, objectives=[{"label": "a"}, {"label": "b"}], parameters=[width], trials=rows))
+    header, *best = front_rows(read)
+    assert header == ["trial", "a", "b", "width"]
+    assert [[row[0], row[3]] for row in best] == [["3", "128"], ["1", "64"], ["0", "32"]]
 
 
-def test_a_heat_map_has_a_column_an_arm_and_tells_dropped_layers(small):
-    study = read_study(small)
-    columns = compare.kept_columns(study, compare.settings(study))
-    assert [(c.setting[:9], c.name) for c in columns[:3]] == [
-        ("budget 10", "random"),
-        ("budget 10", "taylor"),
-        ("budget 10", "taylor, bk_sdm"),
-    ]
-    cell = columns[0].cells["down_blocks.2.resnets.0.conv1"]
-    assert cell.share == 181 / 256 and cell.note.startswith("181 of 256 channels kept (71 %), with ")
-    assert (
-        "down_blocks.2.resnets.1.conv1" in columns[2].cells and "down_blocks.2.resnets.0.conv1" not in columns[2].cells
-    )
-    drawn = ElementTree.fromstring(plots_pruning.heat_map(columns, "x"))
-    marks = list(drawn.iter("rect"))
-    rows = len({name for column in columns for name in column.cells})
-    assert len(marks) == rows * 6
-    dropped = [mark for mark in marks if mark.get("class") == "dropped"]
-    assert len(dropped) == sum(rows - len(column.cells) for column in columns)
-    assert "layer dropped" in dropped[0].find("title").text
+def test_hypervolume_is_told_for_two_and_three_objectives_only(tmp_path):
+    shares = [share for _, share in covered(read_study(make_study(tmp_path, 60)))]
+    assert shares == sorted(shares) and 0 < shares[-1] <= 1
+    four = study(20) | {"objectives": [{"label": name} for name in "abcd"]}
+    four["trials"] = [trial | {"values": [1, 2, 3, trial["number"]]} for trial in four["trials"]]
+    four["trials"] = [trial | {"state": "complete", "constraints": []} for trial in four["trials"]]
+    assert covered(read_study(written(tmp_path, **four))) == []
+    assert "The hypervolume is not shown" in write_study(tmp_path).read_text()
 
 
-def test_arms_that_keep_equally_many_share_a_column_with_numbers(tmp_path):
-    study = read_study(make_study(tmp_path / "s", ("random", "taylor"), (10.8,)))
-    columns = compare.kept_columns(study, compare.settings(study))
-    (column,) = compare.merged(columns)
-    assert column.name == "all 2" and column.cells["conv_in"].note == "64 of 64 channels kept (100 %)"
-    drawn = plots_pruning.heat_map([column], "x")
-    assert "71 %</text>" in drawn and "importance" not in drawn
-    assert plots_pruning.heat_map([], "x") == ""
+def test_one_objective_has_a_best_trial_instead_of_a_front(tmp_path):
+    trials = [TRIAL | {"number": n, "values": [value]} for n, value in enumerate((3.0, 1.0, 2.0))]
+    page = write_study(written(tmp_path, trials=trials))
+    assert [trial.number for trial in read_study(tmp_path).front] == [1]
+    assert "The best trial" in page.read_text() and 'id="front-figure"' not in page.read_text()
 
 
-def test_error_bars_are_as_long_as_the_spread(small):
-    study = read_study(small)
-    found = compare.settings(study)
-    drawn = ElementTree.fromstring(plots_study.error_bars(study, found, [4], "x"))
-    bars = [mark for mark in drawn.iter("line") if mark.get("class").startswith("whisker")]
-    lengths = [float(bar.get("x2")) - float(bar.get("x1")) for bar in bars]
-    spreads = [arm.spreads[4] for setting in found for arm in setting.arms.values()]
-    assert len(bars) == 6
-    per_unit = [length / spread for length, spread in zip(lengths, spreads, strict=True)]
-    assert per_unit == pytest.approx([per_unit[0]] * 6, rel=0.05)  # one scale for all panels
-    assert len([mark for mark in drawn.iter("rect") if mark.get("class") == "band"]) == 2
+def test_a_study_without_finished_trials_has_a_page(tmp_path):
+    trials = [TRIAL | {"state": "running", "values": None}]
+    page = write_study(written(tmp_path, trials=trials, objectives=[{"label": "a"}, {"label": "b"}]))
+    assert Outline(page.read_text()).open == []
+    assert "1 running" in page.read_text()
 
 
-def test_the_page_is_one_whole_file_and_the_same_each_time(tmp_path):
-    folder = make_study(tmp_path / "s", unfinished=2)
-    page = write_report(folder)
-    outline, text = Outline(page.read_text()), page.read_text()
-    assert outline.open == [] and outline.fetched == [] and set(outline.links) <= set(outline.ids)
-    assert page.stat().st_size < 5_000_000
-    cells = len(METHODS) * len(BUDGETS_M)
-    assert f"{3 * cells - 2} of {3 * cells} combinations finished. Beside them: 2 running." in text
-    assert text.count('class="num best"') == 3 * len(BUDGETS_M)
-    before = page.read_bytes(), page.with_suffix(".md").read_bytes()
-    assert write_report(folder) == page and (page.read_bytes(), page.with_suffix(".md").read_bytes()) == before
+def test_a_value_that_is_not_finite_is_told(tmp_path):
+    path = written(tmp_path, trials=[TRIAL, TRIAL | {"number": 1, "values": [None]}])
+    assert [trial.judged for trial in read_study(path).trials] == [True, False]
+    assert "1 ended without a finite value." in write_study(path).with_suffix(".md").read_text()
 
 
-def test_the_same_stands_in_markdown(small):
-    text = write_report(small).with_suffix(".md").read_text()
-    assert "| taylor, bk_sdm | 2.7 |" in text and "## The best against random" in text
-    table = text.partition("## Share of units kept, budget 10.8\u00a0M")[2]
-    assert "| layer group | random | taylor | taylor, bk_sdm |" in table
-    assert "| `down_blocks.2.resnets.0.conv1` | 0.71 | 0.71 | dropped |" in table
+def test_a_damaged_run_folder_costs_its_pictures_only(tmp_path):
+    folder = make_study(tmp_path, 60, pictures=2)
+    broken = read_study(folder).front[0]
+    (folder / broken.folder / "40-joint" / "card.json").write_text("{")
+    text = write_study(folder).read_text()
+    assert f"Trial {broken.number} has no pictures:" in text
+    assert f'"{read_study(folder).front[1].number}":{{"pictures"' in text
 
 
-def test_a_sweep_that_has_only_begun_has_a_page(tmp_path):
-    study_of(tmp_path / "s", {"width": [32], "seed": [0]})
-    page = write_report(tmp_path / "s")
-    assert "0 of 1 combinations finished." in page.read_text() and Outline(page.read_text()).open == []
+def test_text_from_the_study_is_escaped(tmp_path):
+    evil = "</script><script>alert(1)</script>"
+    trials = [TRIAL | {"params": {evil: evil}, "worker": evil}]
+    parameters = [{"name": evil, "kind": "categorical", "choices": [evil]}]
+    page = write_study(written(tmp_path, name=evil, trials=trials, parameters=parameters))
+    assert "<script>alert" not in page.read_text()
+    assert json.loads(str(embedded({"a": evil}))) == {"a": evil}
 
 
-def test_a_trial_whose_folder_is_gone_leaves_its_figures(small):
-    for path in small.glob("trial-*/10-prune/card.json"):
-        path.unlink()
-        path.parent.rmdir()
-        path.parent.parent.rmdir()
-    text = write_report(small).read_text()
-    assert "Share of units kept" not in text and "taylor, bk_sdm" in text
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"objectives": []}, "there are no objectives"),
+        ({"objectives": [{}]}, r"objectives\[0\]: label is missing"),
+        ({"trials": {}}, "trials is not a list"),
+        ({"trials": [TRIAL | {"values": [1, 2]}]}, r"trials\[0\].values has 2 entries for 1 objectives"),
+        ({"trials": [TRIAL | {"values": ["low"]}]}, r"trials\[0\].values is 'low', not a finite number"),
+        ({"trials": [TRIAL | {"state": "done"}]}, r"trials\[0\].state is 'done', not one of complete"),
+        ({"trials": [TRIAL, TRIAL]}, "two trials have the same number"),
+        ({"parameters": [{"name": "x", "kind": "float", "low": 0}]}, r"parameters\[0\]: high is missing"),
+    ],
+)
+def test_what_is_wrong_with_a_study_is_named(tmp_path, changes, said):
+    with pytest.raises(ReportError, match=said) as error:
+        read_study(written(tmp_path, **changes))
+    assert "pocketdiff sweep" in str(error.value)
 
 
-def test_a_journal_without_a_record_says_how_to_get_one(tmp_path):
-    (tmp_path / "journal.log").touch()
-    assert is_study(tmp_path)
-    with pytest.raises(ReportError, match="Run `pocketdiff sweep` again"):
-        write_report(tmp_path)
+def test_trials_are_spread_over_a_long_front(folder):
+    trials = read_study(folder).trials
+    chosen = [trial.number for trial in spread(trials, 4)]
+    assert (chosen[0], chosen[-1], len(chosen)) == (0, 59, 4)
+    assert spread(trials[:2], 4) == list(trials[:2])
 
 
-@pytest.mark.parametrize("record", ["[]", '{"name": "x"}', "{"])
-def test_a_damaged_record_is_named(tmp_path, record):
-    (tmp_path / "study.json").write_text(record)
-    with pytest.raises(ReportError, match=r"study\.json"):
-        write_report(tmp_path)
-
-
-def test_a_folder_is_a_sweep_by_its_record(small, tmp_path):
-    assert is_study(small) and not is_study(tmp_path)
+def test_latex_escapes_what_it_must():
+    text = latex(["a_b", "50 %"], [["x & y", "−1"]])
+    assert r"a\_b & 50 \%" in text and r"x \& y & $-$1 \\" in text
+    assert text.startswith(r"\begin{tabular}{lr}")

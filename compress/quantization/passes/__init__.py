@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from diffusers.models.unets.unet_dreamlite import DreamLiteUNetModel
+from diffusers import UNet2DConditionModel
 from torch import fx
 
 from compress.quantization.graph import export_unet
@@ -21,10 +21,11 @@ from compress.quantization.passes.noops import drop_noops
 from compress.quantization.passes.reshapes import merge_reshapes
 from compress.quantization.passes.rms_norm import fuse_rms_norm
 from compress.quantization.passes.silu import expand_silu, share_silu
+from compress.quantization.passes.text_bias import take_text_bias
 
 Pass = Callable[[fx.GraphModule], int]
 
-ATEN_PASSES: tuple[Pass, ...] = (drop_noops, fuse_rms_norm)
+ATEN_PASSES: tuple[Pass, ...] = (drop_noops, fuse_rms_norm, take_text_bias)
 MODULE_PASSES: tuple[Pass, ...] = (
     split_geglu,
     fold_attention,
@@ -36,10 +37,11 @@ MODULE_PASSES: tuple[Pass, ...] = (
 )
 
 
-def htp_graph(unet: DreamLiteUNetModel, spec: IoSpec) -> fx.GraphModule:
+def htp_graph(unet: UNet2DConditionModel, spec: IoSpec) -> fx.GraphModule:
     """The U-Net as a graph of modules that the HTP has a 16-bit form for; equal to it in float up to rounding.
 
-    Takes (sample, time_sinusoid, size_sinusoid, tokens) at any batch size and returns the velocity of the pair.
+    Takes (sample, time_sinusoid, size_sinusoid, tokens, and text_bias if the spec has it) at any batch size and returns
+    the velocity of the pair.
     Weights that no pass changes are shared with `unet`. Raises UserError for a network it cannot express.
     """
     traced = export_unet(unet, spec)

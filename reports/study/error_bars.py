@@ -1,4 +1,4 @@
-"""Figures of a sweep: arms with error bars, setting by setting, and the front of a search."""
+"""The figure of a grid: its arms with error bars, setting by setting."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from html import escape
 
 from reports import words
-from reports.compare import CONTROL, Setting, arm_names
-from reports.study import Arm, Study, Trial, front
-from reports.svg import Panel, Scale, dot, figure, line, polyline, spread, text, tick_text
+from reports.study.arms import CONTROL, Arm, Setting, arm_names
+from reports.study.record import Study
+from reports.svg import Scale, dot, figure, line, spread, text, tick_text
 
 COLOURS = ("s2", "s1", "s3", "s4")  # of the objectives in one figure
 ROW_PX, NAMES_PX, GAP_PX = 21, 138, 26
 
 
-def error_bars(study: Study, settings: Sequence[Setting], indices: Sequence[int], label: str) -> str:
+def draw(study: Study, settings: Sequence[Setting], indices: Sequence[int], label: str) -> str:
     """Mean and spread of every arm by some objectives of one unit: a row an arm, a panel a setting, one scale for all.
 
     A band marks where the control is by the last of the objectives.
@@ -60,7 +60,7 @@ def _band(control: Arm | None, index: int, scale: Scale, top: float, bottom: flo
     width = max(high - low, 1.5)
     tip = f"<title>{escape(CONTROL)}: {words.plus_minus(control.means[index], control.spreads[index])}</title>"
     box = f'x="{low:.1f}" y="{top:.1f}" width="{width:.1f}" height="{bottom - top:.1f}"'
-    return [f'<rect {box} class="band">{tip}</rect>']
+    return [f'<rect {box} class="control-band">{tip}</rect>']
 
 
 def _arm(study: Study, name: str, arm: Arm, indices: Sequence[int], scale: Scale, y: float) -> list[str]:
@@ -74,27 +74,3 @@ def _arm(study: Study, name: str, arm: Arm, indices: Sequence[int], scale: Scale
         note = f"{name}, {study.objectives[index].label}: {told} (n = {len(arm.trials)})"
         parts.append(dot(scale(arm.means[index]), at, css, note, 3.2))
     return parts
-
-
-def scatter(study: Study) -> str:
-    """Every finished trial by the first two objectives, and a line through those that nothing beats in these two."""
-    if len(study.objectives) < 2 or not study.finished:
-        return ""
-    first, second = ([(trial.values or ())[index] for trial in study.finished] for index in (0, 1))
-    log = min(second) > 0 and max(second) / min(second) > 30
-    panel = Panel(Scale(*spread(first), 56, 560), Scale(*spread(second, log), 280, 30, log))
-    parts = panel.axes(x_unit=study.objectives[0].label)
-    parts.append(text(0, 12, study.objectives[1].label, "unit", "start"))
-    best = front(study)
-    if len(study.objectives) == 2:
-        parts.append(polyline(panel.place([_point(trial) for trial in best]), "s2"))
-    for trial in study.finished:
-        note = f"trial {trial.number}: " + ", ".join(f"{name} {value}" for name, value in trial.params.items())
-        ((x, y),) = panel.place([_point(trial)])
-        parts.append(dot(x, y, "s2" if trial in best else "s3", note))
-    return figure(600, 316, "All trials by the first two objectives", parts)
-
-
-def _point(trial: Trial) -> tuple[float, float]:
-    values = trial.values or (0.0, 0.0)
-    return values[0], values[1]

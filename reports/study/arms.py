@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from reports import words
-from reports.cards import CARD
-from reports.collect import collect
-from reports.layers import in_order
-from reports.study import Arm, Objective, Params, Study, arms
+from reports.study.record import Objective, Study, Trial, Value
 
 CONTROL = "random"  # the arm that every other should beat
 SAME = 0.01  # means that differ by less within every setting tell no arm from another
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One combination of a grid: its parameters without the replicate's, and each objective over the replicates."""
+
+    params: dict[str, Value]
+    means: tuple[float, ...]
+    spreads: tuple[float | None, ...]  # sample standard deviations; None of a single trial
+    trials: tuple[Trial, ...]
 
 
 @dataclass(frozen=True)
@@ -37,22 +44,37 @@ class Verdict:
     apart: bool | None
 
 
-@dataclass(frozen=True)
-class Cell:
-    """What an arm left of a layer group: shares over its replicates, those that dropped the layer counting as 0."""
-
-    share: float
-    importance: float | None
-    note: str
+def arm_parameters(study: Study) -> list[str]:
+    """The parameters that tell one arm of a grid from another."""
+    assert study.grid is not None
+    return [name for name in study.grid if name != study.replicate]
 
 
-@dataclass(frozen=True)
-class Column:
-    """One arm's column of a heat map; a group that it has not is a layer that it dropped."""
+def arms(study: Study) -> list[Arm]:
+    """The combinations with at least one trial that has values, in the grid's order."""
+    assert study.grid is not None
+    names = arm_parameters(study)
+    found: dict[tuple[int, ...], dict[Value, Trial]] = {}
+    for trial in study.comparable:
+        place = tuple(study.grid[name].index(trial.params[name]) for name in names)
+        found.setdefault(place, {})[trial.params.get(study.replicate)] = trial  # one that ran twice counts once
+    rows = []
+    for place, trials in sorted(found.items()):
+        params = {name: study.grid[name][index] for name, index in zip(names, place, strict=True)}
+        columns = [[trial.figures[index] for trial in trials.values()] for index in range(len(study.objectives))]
+        spreads = (statistics.stdev(column) if len(column) > 1 else None for column in columns)
+        rows.append(Arm(params, tuple(map(statistics.fmean, columns)), tuple(spreads), tuple(trials.values())))
+    return rows
 
-    setting: str
-    name: str
-    cells: dict[str, Cell]
+
+def grid_rows(study: Study) -> list[list[str]]:
+    """A header and one row an arm: parameters, mean and spread of every objective, number of trials."""
+    names = arm_parameters(study)
+    rows = [[*names, *(objective.label for objective in study.objectives), "n"]]
+    for arm in arms(study):
+        cells = [words.plus_minus(*pair) for pair in zip(arm.means, arm.spreads, strict=True)]
+        rows.append([*(str(arm.params[name]) for name in names), *cells, str(len(arm.trials))])
+    return rows
 
 
 def settings(study: Study) -> list[Setting]:
@@ -65,7 +87,7 @@ def settings(study: Study) -> list[Setting]:
     return [Setting(label, arms) for label, arms in found.items()]
 
 
-def _told(name: str, params: Params) -> str:
+def _told(name: str, params: Mapping[str, Value]) -> str:
     value = params[name]
     plain = isinstance(value, bool) or not isinstance(value, int | float)
     return f"{words.label_of(name)} {value if plain else words.quantity(name, value)}"
@@ -111,45 +133,3 @@ def _apart(best: Arm, control: Arm | None, index: int) -> bool | None:
         return None
     spreads = (best.spreads[index] or 0.0) + (control.spreads[index] or 0.0)
     return abs(best.means[index] - control.means[index]) > spreads
-
-
-def kept_columns(study: Study, found: Sequence[Setting]) -> list[Column]:
-    """What every arm's pruning left of each layer group, from its trials' cards; arms without any are left out."""
-    columns = []
-    for setting in found:
-        for name, arm in setting.arms.items():
-            if cells := _cells([study.folder / trial.folder for trial in arm.trials if trial.folder]):
-                columns.append(Column(setting.label, name, cells))
-    return columns
-
-
-def _cells(runs: Sequence[Path]) -> dict[str, Cell]:
-    pruned = [collect(run).stage("prune") for run in runs if any(run.glob(f"*/{CARD}"))]
-    kept = [record.kept for record in pruned if record and record.kept]
-    cells = {}
-    for group in in_order(name for groups in kept for name in groups):
-        have = [groups[group] for groups in kept if group in groups]
-        share = sum(row.share for row in have) / len(kept)
-        told = [row.score_share for row in have if row.score_share is not None]
-        importance = sum(told) / len(kept) if told else None
-        count = sum(row.kept for row in have) / len(kept)
-        note = f"{count:g} of {have[0].units} {have[0].noun} kept ({100 * share:.0f} %)"
-        note += f", with {100 * importance:.0f} % of the importance" if importance is not None else ""
-        cells[group] = Cell(share, importance, note)
-    return cells
-
-
-def merged(columns: Sequence[Column]) -> list[Column]:
-    """Where all arms of a setting kept equally many everywhere, one column for all of them."""
-    found: dict[str, list[Column]] = {}
-    for column in columns:
-        found.setdefault(column.setting, []).append(column)
-    out: list[Column] = []
-    for label, group in found.items():
-        shares = [{name: round(cell.share, 6) for name, cell in column.cells.items()} for column in group]
-        if len(group) > 1 and all(share == shares[0] for share in shares):
-            cells = {name: Cell(cell.share, None, cell.note.partition(",")[0]) for name, cell in group[0].cells.items()}
-            out.append(Column(label, f"all {len(group)}", cells))
-        else:
-            out += group
-    return out

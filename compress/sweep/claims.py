@@ -1,0 +1,174 @@
+"""Which trial a worker works on next: one whose worker died, or a new one, and never more than are wanted.
+
+Every claimed trial has a lock file beside the runs, held by its worker. A trial that the study calls running but whose
+lock is free belonged to a worker that died, so another takes it over, under the same number and in the same run
+folder; nothing is asked twice. All of this happens under one lock, so that two workers cannot claim the same trial.
+
+Where workers share a database but no disk, locks tell nothing about trials from elsewhere. There the database's
+heartbeats do (Optuna's `fail_stale_trials`: the trial fails, and a copy of it is queued), and of trials that were asked
+at the same moment the later ones are given up again if they are too many.
+"""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.locks import FileLock, locked, this_process
+from compress.study_record import REASON, WORKER
+from compress.sweep.definition import Sweep
+from compress.sweep.sampling import next_point, sampler
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+MAX_ATTEMPTS = 8  # at one trial by workers that all died of it
+SURPLUS = "asked at the same time as others, and not needed"
+_BIRTH_S = 30.0  # between a trial's start and the note of where its worker is, at most
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that is this worker's; `taken_over` says that another worker died at it."""
+
+    trial: optuna.Trial
+    taken_over: bool
+
+
+class Claims:
+    """The claims of one worker on a study; `folder` is the sweep's, and shared by all workers of this place."""
+
+    def __init__(self, study: optuna.Study, sweep: Sweep, folder: Path, wanted: int, seed: int) -> None:
+        self.study, self._sweep, self._wanted, self._seed = study, sweep, wanted, seed
+        self._locks = folder / ".trials"
+        with locked(self._locks / "claims"):
+            self._place = _place(self._locks / "place")
+
+    @contextmanager
+    def next(self) -> Iterator[Claim | None]:
+        """Holds the next trial for as long as the block lasts; None if there is nothing to do at the moment."""
+        claim: Claim | None = None
+        lock: FileLock | None = None
+        try:
+            with locked(self._locks / "claims"):
+                if not self.done():
+                    claim, lock = self._take_over() or self._ask() or (None, None)
+            yield claim
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def done(self) -> bool:
+        """Whether there is nothing left to do, for this worker or another."""
+        trials = self.study.get_trials(deepcopy=False)
+        states = Counter(trial.state.name for trial in trials)
+        if states["COMPLETE"] >= self._wanted:
+            return True
+        exhausted = self._sweep.grid is not None and next_point(self._sweep, trials, self._seed) is None
+        return exhausted and not states["RUNNING"] + states["WAITING"]
+
+    def others_at_work(self) -> list[str]:
+        """The workers at trials, as they call themselves."""
+        running = [trial for trial in self._others() if trial.state.name == "RUNNING"]
+        return [trial.user_attrs.get(WORKER, {}).get("process", "a worker that just began") for trial in running]
+
+    def put_back(self, claim: Claim) -> None:
+        """Leaves a trial for whoever comes next; being interrupted is no attempt."""
+        self._note(claim.trial, attempts=_attempts(claim.trial.user_attrs) - 1)
+
+    def fail(self, trial: optuna.Trial | FrozenTrial, reason: str) -> None:
+        """Ends a trial without values; another one will be asked in its stead."""
+        import optuna
+
+        self.study._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
+        self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def _take_over(self) -> tuple[Claim, FileLock] | None:
+        import optuna
+
+        for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            lock = FileLock(self._locks / str(trial.number))
+            if not self._is_ours(trial) or not lock.try_acquire():
+                continue
+            if _attempts(trial.user_attrs) >= MAX_ATTEMPTS:
+                self.fail(trial, f"its workers died {MAX_ATTEMPTS} times")
+                lock.release()
+                continue
+            _beat(self.study, trial._trial_id)
+            self.study.sampler = sampler(self._seed + trial.number)
+            return self._claimed(optuna.Trial(self.study, trial._trial_id), True), lock
+        return None
+
+    def _ask(self) -> tuple[Claim, FileLock] | None:
+        import optuna
+
+        optuna.storages.fail_stale_trials(self.study)
+        trials = self.study.get_trials(deepcopy=False)
+        if len(self._others()) >= self._wanted:
+            return None
+        if self._sweep.grid is not None and not any(trial.state.name == "WAITING" for trial in trials):
+            point = next_point(self._sweep, trials, self._seed)
+            if point is None:
+                return None
+            self.study.enqueue_trial(point)
+        self.study.sampler = sampler(self._seed + len(trials))
+        with warnings.catch_warnings():  # "Heartbeat ... is supposed to be used with Study.optimize": the worker beats
+            warnings.filterwarnings("ignore", message="Heartbeat of storage")
+            trial = self.study.ask()
+        if len(self._others(before=trial.number)) >= self._wanted:
+            self.fail(trial, SURPLUS)
+            return None
+        lock = FileLock(self._locks / str(trial.number))
+        lock.acquire()
+        return self._claimed(trial, False), lock
+
+    def _others(self, before: int | None = None) -> list[FrozenTrial]:
+        """Trials that are complete, or may yet be; of those that are running only the ones before a number."""
+        import optuna
+
+        complete, running = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING
+        trials = self.study.get_trials(deepcopy=False, states=(complete, running))
+        return [trial for trial in trials if trial.state == complete or before is None or trial.number < before]
+
+    def _is_ours(self, trial: FrozenTrial) -> bool:
+        """Whether a trial's lock would be here. One without a place was left by a worker that died as it asked."""
+        worker = trial.user_attrs.get(WORKER)
+        if worker is not None:
+            return bool(worker["place"] == self._place)
+        started = trial.datetime_start
+        return started is not None and (datetime.now() - started).total_seconds() > _BIRTH_S
+
+    def _claimed(self, trial: optuna.Trial, taken_over: bool) -> Claim:
+        self._note(trial, attempts=_attempts(trial.user_attrs) + 1)
+        return Claim(trial, taken_over)
+
+    def _note(self, trial: optuna.Trial, attempts: int) -> None:
+        value = {"place": self._place, "process": this_process(), "attempts": attempts}
+        trial.set_user_attr(WORKER, value)
+
+
+def _attempts(attributes: dict[str, Any]) -> int:
+    return int(attributes.get(WORKER, {}).get("attempts", 0))
+
+
+def _beat(study: optuna.Study, trial_id: int) -> None:
+    """Shows at once that a trial lives again, before anybody takes it for stale."""
+    from optuna.storages._heartbeat import is_heartbeat_enabled
+
+    if is_heartbeat_enabled(study._storage):
+        study._storage.record_heartbeat(trial_id)
+
+
+def _place(path: Path) -> str:
+    """A name for the disk that holds these locks, made up by whoever comes first. Call it under the claims' lock."""
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex)
+    return path.read_text()

@@ -1,0 +1,68 @@
+"""What a study has come to so far, as one line of JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from compress.study_record import FOLDER, STAGES
+from compress.sweep.definition import Sweep
+from compress.sweep.trial import RUN
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+
+def outcome(study: optuna.Study, sweep: Sweep, wall_s: float) -> dict[str, Any]:
+    """Trials by state, stages that trials computed and that they found made, the front's hypervolume, all of the whole
+    study; `wall_s` of this command."""
+    trials = study.get_trials(deepcopy=False)
+    run, reused = stages(trials)
+    return {
+        "trials": dict(sorted(Counter(trial.state.name.lower() for trial in trials).items())),
+        "stages_run": run,
+        "stages_reused": reused,
+        "hypervolume": hypervolume(trials, sweep),
+        "wall_s": round(wall_s, 2),
+    }
+
+
+def finished(study: optuna.Study) -> int:
+    """How many trials are complete."""
+    import optuna
+
+    return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+
+
+def stages(trials: list[FrozenTrial]) -> tuple[int, int]:
+    """How many stages were computed, and how many were there already, over all trials that got to their end."""
+    run = needed = 0
+    folders = set()
+    for trial in trials:
+        made = trial.user_attrs.get(STAGES, {})
+        needed += len(made)
+        if trial.user_attrs.get(FOLDER) not in folders:  # trials of equal parameters are one run
+            run += sum(how == RUN for how in made.values())
+        folders.add(trial.user_attrs.get(FOLDER))
+    return run, needed - run
+
+
+def hypervolume(trials: list[FrozenTrial], sweep: Sweep) -> float | None:
+    """Of the values that the complete trials dominate, up to the objectives' `worst`; None without such trials.
+
+    Optuna's own, which keeps it from its users (optuna._hypervolume).
+    """
+    import numpy as np
+    from optuna._hypervolume import compute_hypervolume
+
+    signs = np.array([-1.0 if objective.maximize else 1.0 for objective in sweep.objectives])
+    losses = np.array([trial.values for trial in trials if trial.values is not None and trial.state.name == "COMPLETE"])
+    if not len(losses):
+        return None
+    losses = losses * signs
+    worst = [objective.worst for objective in sweep.objectives]
+    given = np.array([np.nan if value is None else value for value in worst]) * signs
+    reference = np.where(np.isnan(given), losses.max(axis=0), given)
+    within = losses[(losses <= reference).all(axis=1)]
+    return float(compute_hypervolume(within, reference))

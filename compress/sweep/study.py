@@ -1,0 +1,28 @@
+"""The study of a sweep: made, or joined if it is there already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress.sweep.definition import Sweep
+from compress.sweep.space import check_space
+from compress.sweep.storage import answering, open_storage, public
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def open_study(sweep: Sweep, folder: Path, url: str | None = None) -> optuna.Study:
+    """The sweep's study in the storage at `url`, or in the journal in `folder`; created if it is not there yet.
+
+    Raises UserError for a storage that is unknown or does not answer, and for a study that another space made.
+    """
+    import optuna
+
+    storage = open_storage(url, folder)
+    with answering(url):
+        directions = ["maximize" if objective.maximize else "minimize" for objective in sweep.objectives]
+        study = optuna.create_study(study_name=sweep.name, storage=storage, directions=directions, load_if_exists=True)
+        check_space(study, sweep, str(folder) if url is None else public(url))
+    return study

@@ -1,0 +1,99 @@
+"""One trial: parameters in, values out. Constraints come first, for they cost nothing; then the run."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.artifact import CARD, load_card, write_json
+from compress.errors import UserError
+from compress.pipeline import run
+from compress.plan import Options, Plan
+from compress.progress import LineProgress, TerminalProgress
+from compress.recipe import Recipe
+from compress.study_record import FOLDER, STAGES
+from compress.sweep.definition import Objective, Sweep, trial_folder
+
+if TYPE_CHECKING:
+    import optuna
+
+RECORD = "trial.json"  # in the trial's run folder: what it came to, for who reads files alone
+RUN, REUSED = "run", "reused"
+
+
+class Infeasible(Exception):
+    """A trial that breaks a constraint, and why."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how the trials of a sweep run."""
+
+    sweep: Sweep
+    folder: Path  # the sweep's
+    runs: Path
+    device: str
+    progress: TerminalProgress | LineProgress
+
+
+def carry_out(trial: optuna.Trial, setting: Setting) -> tuple[float, ...]:
+    """Runs the trial's recipe in its own folder and returns the objectives' values; the same trial may be carried out
+    again after a kill. Raises Infeasible before any work."""
+    began_s = time.monotonic()
+    recipe = setting.sweep.sample(trial)
+    recipe.check()
+    check_constraints(trial, setting.sweep, recipe)
+    out = setting.folder / trial_folder(trial.params)
+    trial.set_user_attr(FOLDER, out.name)
+    said = ", ".join(f"{name} {value}" for name, value in trial.params.items())
+    setting.progress.message(f"trial {trial.number}: {said}")
+    record: dict[str, Any] = {"number": trial.number, "params": trial.params, "values": None}
+    (out / RECORD).unlink(missing_ok=True)  # without it the trial counts as unfinished, and nothing of it is collected
+    try:
+        plan = run(recipe, Options(out=out, runs=setting.runs, device=setting.device, wait=True), setting.progress)
+        values = tuple(value_of(objective, recipe, out) for objective in setting.sweep.objectives)
+    except (UserError, OSError):
+        raise
+    except Exception:
+        write_json(out / RECORD, record)
+        raise
+    stages = how_made(plan)
+    trial.set_user_attr(STAGES, stages)
+    took_s = round(time.monotonic() - began_s, 2)
+    write_json(out / RECORD, record | {"values": values, STAGES: stages, "wall_s": took_s})
+    return values
+
+
+def check_constraints(trial: optuna.Trial, sweep: Sweep, recipe: Recipe) -> None:
+    """Tells the sampler how far the recipe is from each limit; raises Infeasible where it is above one."""
+    found = {constraint: constraint.value(recipe) for constraint in sweep.constraints}
+    with warnings.catch_warnings():  # a trial that another worker began has told them already
+        warnings.filterwarnings("ignore", message="The constraint value is ignored")
+        for constraint in sweep.constraints:
+            trial.set_constraint(constraint.label, constraint.excess(recipe))
+    broken = [f"{c.label} is {value:.4g}, at most {c.at_most:.4g}" for c, value in found.items() if value > c.at_most]
+    if broken:
+        raise Infeasible("; ".join(broken))
+
+
+def how_made(plan: Plan) -> dict[str, str]:
+    """For every stage whether this trial computed it, now or before it was interrupted, or needed not."""
+    made = {}
+    for step in plan.steps:
+        own = (step.folder / CARD).exists() and load_card(step.folder).reused_from is None
+        made[step.label] = RUN if own else REUSED
+    return made
+
+
+def value_of(objective: Objective, recipe: Recipe, out: Path) -> float:
+    """The objective's value on the card of a finished trial."""
+    stage = recipe.stages[recipe.index(objective.stage, "objective")]
+    metrics = load_card(out / recipe.folder_of(stage)).metrics
+    value = metrics.get(objective.metric)
+    if value is None:
+        remedy = f"Name one of the card's metrics: {', '.join(sorted(metrics))}."
+        raise UserError.of(f"there is no metric {objective.metric!r}", f"stage {objective.stage!r}", remedy)
+    return value

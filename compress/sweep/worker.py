@@ -1,0 +1,173 @@
+"""One worker: takes trial after trial until there are enough. Any number of them may work on one study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress.errors import DISK_ERRORS, UserError
+from compress.garbage import collect_sweep
+from compress.progress import LineProgress, TerminalProgress, make_progress
+from compress.runfolder import RunFolder
+from compress.study_record import REASON, write_study_record
+from compress.sweep.claims import Claim, Claims
+from compress.sweep.definition import TRIALS, Sweep, folder_of
+from compress.sweep.storage import answering, open_storage, public, storage_errors
+from compress.sweep.study import open_study
+from compress.sweep.trial import Infeasible, Setting, carry_out
+
+if TYPE_CHECKING:
+    import optuna
+
+MAX_FAILURES = 3  # in a row, after which a worker gives up
+MAX_INFEASIBLE = 200  # in a row
+POLL_S, MAX_POLL_S, TELL_EVERY_S = 0.25, 5.0, 60.0  # looks for a trial come less and less often
+
+
+def run_sweep(
+    sweep: Sweep,
+    runs: Path,
+    trials: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: TerminalProgress | LineProgress | None = None,
+    storage: str | None = None,
+    disk_gb: float | None = None,
+) -> optuna.Study:
+    """Works on the study until `trials` trials are complete in all, by default the whole grid or 20; returns it.
+
+    `disk_gb` is a budget for the sweep's folder, kept after every trial as far as that is possible
+    (`compress.garbage`); study.json tells of every trial that ended. Raises UserError before any work for a bad
+    number, storage or study, and for constraints that nothing meets.
+    """
+    progress = progress or make_progress()
+    study = prepare(sweep, runs, trials, storage)
+    folder = folder_of(sweep, runs)
+    claims = Claims(study, sweep, folder, wanted(sweep, trials), seed)
+    worker = Worker(claims, Setting(sweep, folder, runs, device, progress), storage)
+    while worker.step():
+        if disk_gb is not None and (freed := collect_sweep(folder, runs, disk_gb)):
+            progress.message(freed)
+    return study
+
+
+def wanted(sweep: Sweep, trials: int | None) -> int:
+    """How many trials are to be complete in the end."""
+    return (sweep.size or TRIALS) if trials is None else trials
+
+
+def prepare(sweep: Sweep, runs: Path, trials: int | None, storage: str | None) -> optuna.Study:
+    """Checks everything that can be checked before any work, and makes the sweep's folder and study."""
+    if wanted(sweep, trials) < 1:
+        raise UserError.of(f"--trials is {trials}", "command line", "Ask for at least 1 trial.")
+    folder = folder_of(sweep, runs)
+    if storage is not None:
+        open_storage(storage, folder)  # an address that cannot be used leaves nothing behind
+    with RunFolder(folder).locked(lambda who: None):  # to create the folder, or to say why that fails
+        study = open_study(sweep, folder, storage)
+        with answering(storage):
+            write_study_record(study, sweep, folder, public(storage))
+    return study
+
+
+class Worker:
+    """Carries out trials one by one, and tells the study what became of each."""
+
+    def __init__(self, claims: Claims, setting: Setting, storage: str | None) -> None:
+        self._claims, self._setting, self._storage = claims, setting, storage
+        self._failures = self._infeasible = 0
+        self._poll_s, self._told_s = POLL_S, time.monotonic() - TELL_EVERY_S
+
+    def step(self) -> bool:
+        """Works on one trial, or waits a moment for others that do; False when nothing is left to do."""
+        with answering(self._storage):
+            with self._claims.next() as claim:
+                if claim is not None:
+                    self._poll_s = POLL_S
+                    with heartbeat(claim, self._claims.study):
+                        self._work_on(claim)
+                    return True
+            if self._claims.done():
+                return False
+            others = self._claims.others_at_work()
+        if others and time.monotonic() - self._told_s >= TELL_EVERY_S:
+            self._told_s = time.monotonic()
+            self._setting.progress.message(f"all trials are taken; in case one is needed, waiting for {others[0]}")
+        time.sleep(self._poll_s)
+        self._poll_s = min(2 * self._poll_s, MAX_POLL_S)
+        return True
+
+    def _work_on(self, claim: Claim) -> None:
+        import optuna
+
+        study, trial, state = self._claims.study, claim.trial, optuna.trial.TrialState
+        if claim.taken_over:
+            self._setting.progress.message(f"trial {trial.number}: taken over from a worker that died")
+        try:
+            values = carry_out(trial, self._setting)
+        except Infeasible as reason:
+            trial.set_user_attr(REASON, str(reason))
+            study.tell(trial, state=state.PRUNED)  # a sampler learns from pruned trials, not from failed ones
+            self._record()
+            self._count_infeasible(trial, str(reason))
+        except storage_errors(self._storage):
+            raise
+        except UserError as error:
+            self._fail(trial, str(error))
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+                self._claims.put_back(claim)
+                raise
+            self._fail(trial, f"{type(error).__name__}: {error}")
+            self._count_failure(trial, error)
+        except BaseException:  # Ctrl-C: the trial waits, with all that it has done, for the same command
+            self._claims.put_back(claim)
+            raise
+        else:
+            self._tell(trial, values)
+
+    def _tell(self, trial: optuna.Trial, values: tuple[float, ...]) -> None:
+        self._failures = self._infeasible = 0
+        try:
+            self._claims.study.tell(trial, values)
+        except ValueError as error:
+            if "Cannot tell" not in str(error):
+                raise
+            # Its heartbeats were late, so the study holds it for dead and asks it again; all is there to be reused.
+            self._setting.progress.message(f"trial {trial.number}: finished, but given to another worker meanwhile")
+        self._record()
+
+    def _fail(self, trial: optuna.Trial, reason: str) -> None:
+        self._claims.fail(trial, reason)
+        self._record()
+
+    def _record(self) -> None:
+        setting = self._setting
+        write_study_record(self._claims.study, setting.sweep, setting.folder, public(self._storage))
+
+    def _count_failure(self, trial: optuna.Trial, error: Exception) -> None:
+        self._failures += 1
+        self._setting.progress.message(f"trial {trial.number}: failed ({type(error).__name__}: {error})")
+        if self._failures >= MAX_FAILURES:
+            raise error
+
+    def _count_infeasible(self, trial: optuna.Trial, reason: str) -> None:
+        self._infeasible += 1
+        self._setting.progress.message(f"trial {trial.number}: not carried out, {reason}")
+        if self._infeasible >= MAX_INFEASIBLE:
+            what = f"none of {MAX_INFEASIBLE} trials in a row keeps the constraints; of the last, {reason}"
+            remedy = "Loosen the constraints, or let the space reach smaller students."
+            raise UserError.of(what, f"sweep {self._setting.sweep.name!r}", remedy)
+
+
+@contextmanager
+def heartbeat(claim: Claim, study: optuna.Study) -> Iterator[None]:
+    """Shows workers elsewhere that the trial lives, where the storage can (Optuna's heartbeats)."""
+    from optuna.storages._heartbeat import get_heartbeat_thread
+
+    with get_heartbeat_thread(claim.trial._trial_id, study._storage):
+        yield

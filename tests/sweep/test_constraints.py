@@ -1,0 +1,52 @@
+"""Limits are checked before any work, told to the sampler, and given up on when nothing keeps them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from compress.errors import UserError
+from compress.progress import LineProgress
+from compress.sweep import Constraint, Sweep, folder_of
+from compress.sweep.worker import MAX_INFEASIBLE, run_sweep
+from tests.sleeper import SleepConfig, sleeping_sweep
+
+
+def limited(at_most: float) -> Sweep:
+    """At most this width."""
+
+    def width(recipe: object) -> float:
+        stage = recipe.stages[1]  # type: ignore[attr-defined]
+        assert isinstance(stage, SleepConfig)
+        return float(stage.width)
+
+    return replace(sleeping_sweep("limited"), constraints=(Constraint(label="width", at_most=at_most, value=width),))
+
+
+def test_a_trial_above_a_limit_ends_without_work_and_says_why(tmp_path: Path) -> None:
+    said = io.StringIO()
+    study = run_sweep(limited(16), tmp_path, 4, progress=LineProgress(said))
+    ended = {name: [t for t in study.trials if t.state.name == name] for name in ("COMPLETE", "PRUNED")}
+    assert len(ended["COMPLETE"]) == 4 and ended["PRUNED"]
+    assert all(trial.params["width"] <= 16 for trial in ended["COMPLETE"])
+    for trial in ended["PRUNED"]:
+        width = trial.params["width"]
+        assert trial.user_attrs["reason"] == f"width is {width}, at most 16"
+        assert trial.constraints == {"width": (width - 16) / 16} and "folder" not in trial.user_attrs
+    assert f"trial {ended['PRUNED'][0].number}: not carried out, width is" in said.getvalue()
+    assert len(list(folder_of(limited(16), tmp_path).glob("trial-*"))) == len(
+        {t.user_attrs["folder"] for t in ended["COMPLETE"]}
+    )
+
+
+def test_impossible_limits_are_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.sweep.worker.MAX_INFEASIBLE", 5)
+    with pytest.raises(
+        UserError, match=r"none of 5 trials in a row keeps the constraints; .*at most 0\. Loosen"
+    ) as told:
+        run_sweep(limited(0), tmp_path, 2, progress=LineProgress(io.StringIO()))
+    assert len(told.value.problems) == 1 and MAX_INFEASIBLE >= 100
+    assert not list(folder_of(limited(0), tmp_path).glob("trial-*"))

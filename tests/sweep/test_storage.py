@@ -1,0 +1,113 @@
+"""A study's storage: kept whole by kills and full disks, refused with one message where it cannot be used."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+
+from compress.errors import UserError
+from compress.sweep import Objective, Sweep
+from compress.sweep.space import fingerprint
+from compress.sweep.storage import JOURNAL, open_storage, public
+from compress.sweep.study import open_study
+from tests.sleeper import sleeping_sweep
+
+
+def closed_port() -> int:
+    """Where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis://here", "--storage: there is no storage of the kind 'redis://here'. Use journal or one of journal://"),
+        ("study.db", "there is no storage of the kind 'study.db'"),
+        ("grpc://here", "the address is 'grpc://here'. Write it as grpc://HOST:PORT."),
+        ("sqlite:///nowhere/at/all.db", "the storage does not answer (unable to open database file). Start it"),
+        (
+            "postgresql://user:secret@127.0.0.1:{port}/study",
+            "postgresql://user@127.0.0.1:{port}/study: the storage does",
+        ),
+        ("postgresql://user@127.0.0.1:port/study", "the address cannot be read"),
+        ("journal:////proc/journal.log", "/proc/journal.log: the journal cannot be opened (No such file or directory)"),
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_one_message(tmp_path: Path, url: str, says: str) -> None:
+    if url.startswith("postgresql"):
+        pytest.importorskip("psycopg")
+    port = str(closed_port())
+    with pytest.raises(UserError) as told:
+        open_storage(url.replace("{port}", port), tmp_path)
+    (problem,) = told.value.problems
+    assert says.replace("{port}", port) in str(problem) and "secret" not in str(problem)
+
+
+def test_a_proxy_that_is_not_there_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("grpc")
+    monkeypatch.setattr("compress.sweep.storage.CONNECT_S", 0.2)
+    port = closed_port()
+    with pytest.raises(UserError, match=rf"grpc://127.0.0.1:{port}: the storage does not answer .*Start it"):
+        open_storage(f"grpc://127.0.0.1:{port}", tmp_path)
+
+
+def test_a_file_that_is_no_journal_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).write_text("not JSON\nnor this\n")
+    with pytest.raises(UserError, match=r"journal\.log: this is no journal of a study"):
+        open_storage(None, tmp_path)
+
+
+def test_passwords_are_not_shown() -> None:
+    assert public("postgresql://me:secret@host:5432/db") == "postgresql://me@host:5432/db"
+    assert public("sqlite:///a.db") == "sqlite:///a.db" and public(None) == "journal"
+
+
+def test_a_line_that_a_full_disk_cut_short_is_dropped(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=open_storage(None, tmp_path), study_name="cut")
+    study.ask()
+    whole = (tmp_path / JOURNAL).read_bytes()
+    (tmp_path / JOURNAL).write_bytes(whole + b'{"op_code":4,"study')
+    again = optuna.load_study(storage=open_storage(None, tmp_path), study_name="cut")
+    again.ask()
+    assert len(optuna.load_study(storage=open_storage(None, tmp_path), study_name="cut").trials) == 2
+    assert (tmp_path / JOURNAL).read_bytes().startswith(whole)
+    assert all(json.loads(line) for line in (tmp_path / JOURNAL).read_text().splitlines())
+
+
+def other(objective: Objective, **fields: object) -> tuple[Objective, ...]:
+    return (replace(objective, **fields),)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"widths": 8}, "other parameters, recipe"),
+        ({"steps": 2}, "other recipe"),
+        ({"objectives": True}, "other objectives"),
+    ],
+)
+def test_a_study_of_another_space_is_refused(tmp_path: Path, change: dict[str, object], says: str) -> None:
+    made = sleeping_sweep("naps")
+    open_study(made, tmp_path)
+    if "objectives" in change:
+        changed: Sweep = replace(made, objectives=other(made.objectives[0], metric="width"))
+    else:
+        changed = sleeping_sweep("naps", **change)  # type: ignore[arg-type]
+    with pytest.raises(
+        UserError, match=rf"the study 'naps' was made by another space: {says}\. Give the sweep another"
+    ):
+        open_study(changed, tmp_path)
+    assert open_study(made, tmp_path).user_attrs["space"] == fingerprint(made)
+
+
+def test_what_cannot_change_a_result_is_no_part_of_the_space() -> None:
+    made = sleeping_sweep("naps")
+    assert fingerprint(sleeping_sweep("naps", nap_s=1.0)) == fingerprint(made)
+    assert fingerprint(replace(made, description="Other words.")) == fingerprint(made)
