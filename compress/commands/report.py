@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compress.errors import Problem, UserError
+from compress.study_record import STUDY
 
 JOURNAL = "journal.log"  # of a sweep; without a study.json beside it there is nothing to report yet
 
@@ -18,7 +19,7 @@ def main(options: argparse.Namespace) -> int:
     _check(folders, options)
     if len(folders) > 1:
         compare(folders, Path(options.out) if options.out else None)
-    elif (folders[0] / "study.json").is_file():
+    elif (folders[0] / STUDY).is_file():
         write_study(folders[0])
     else:
         write(folders[0])
@@ -31,7 +32,7 @@ def _check(folders: Sequence[Path], options: argparse.Namespace) -> None:
     """Every mistake in the arguments at once."""
     remedy = "Name a run folder, for example runs/scenes, or a sweep's, for example runs/sweeps/scenes_ratio."
     problems = [Problem("there is no such folder", str(f), remedy) for f in folders if not f.is_dir()]
-    studies = [folder for folder in folders if (folder / "study.json").is_file()]
+    studies = [folder for folder in folders if (folder / STUDY).is_file()]
     unwritten = [folder for folder in folders if (folder / JOURNAL).is_file() and folder not in studies]
     remedy = "Run `pocketdiff sweep` with the same sweep once more: it writes study.json from the journal."
     problems += [Problem("the sweep has left no study.json yet", str(folder), remedy) for folder in unwritten]
