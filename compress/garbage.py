@@ -127,6 +127,7 @@ def front(sweep: Path) -> list[Path]:
     """The folders of a sweep's trials that no other beats, of those that lie here."""
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     directions = [
         "maximize" if objective["maximize"] else "minimize" for objective in read(sweep / STUDY)["objectives"]
     ]

@@ -126,8 +126,13 @@ def test_the_command_says_what_and_removes_it_on_yes(
 ) -> None:
     monkeypatch.chdir(runs)
     assert cli.main(["gc", "--keep-gb", "0", "--runs", "."]) == 0
-    said = capsys.readouterr().out
-    assert "sweeps/naps/trial-beaten/10-a" in said and "would remove 3 artefacts" in said and "give --yes" in said
+    said, noise = capsys.readouterr()
+    assert (
+        noise == ""
+        and "sweeps/naps/trial-beaten/10-a" in said
+        and "would remove 3 artefacts" in said
+        and "give --yes" in said
+    )
     assert (runs / "sweeps/naps/trial-beaten/10-a").exists()
     assert cli.main(["gc", "--keep-gb", "0", "--runs", ".", "--yes"]) == 0
     assert "removed 3 artefacts" in capsys.readouterr().out

@@ -22,8 +22,8 @@ function show(value) {
   return (odd ? value.toExponential(2).replace(/\.?0+e/, "e") : String(Number(value.toPrecision(4)))).replaceAll("-", "−");
 }
 // Equal values would hide one another: rows stand apart by up to `room` where a field has few values.
-const levels = (field) => field.choices.length || Math.max(1, new Set(field.values).size);
-const shift = (field, row, room) => (levels(field) > 12 ? 0 : room * (((row * 0.618034) % 1) - 0.5) / levels(field));
+for (const field of fields) field.levels = field.choices.length || Math.max(1, new Set(field.values).size);
+const shift = (field, row, room) => (field.levels > 12 ? 0 : (room * (((row * 0.618034) % 1) - 0.5)) / field.levels);
 
 function seconds(s) {
   if (s == null) return "–";

@@ -26,10 +26,11 @@ function drawParallel(objective) {
   const height = (row, i) => fields[i].values[row] == null ? null : scales[i](fields[i].values[row]) + shift(fields[i], row, SPREAD);
   const trace = (row) => fields.map((_, i) => [at(i), height(row, i)]).map(([x, y], i, all) =>
     y == null ? "" : `${i && all[i - 1][1] != null ? "L" : "M"}${x.toFixed(0)} ${y.toFixed(1)}`).join("");
+  const traces = new Map(comparable.map((row) => [row, trace(row)])); // drawn again with every step of a drag
   const bands = fields.map((field, i) => brush(field, i, scales[i], at(i), drawing));
   redraw = () => {
     const kept = keptRows(scales), inside = new Set(kept), texts = layers.map(() => []);
-    for (const row of comparable) texts[inside.has(row) ? shade.get(row) + 1 : 0].push(trace(row));
+    for (const row of comparable) texts[inside.has(row) ? shade.get(row) + 1 : 0].push(traces.get(row));
     layers.forEach((layer, i) => layer.setAttribute("d", texts[i].join("")));
     bands.forEach((update) => update());
     const few = kept.length > 12 ? [] : kept.map((row) => control(`trial ${study.number[row]}`, () => openTrial(row)));
