@@ -12,6 +12,7 @@ from reports.study.html import write_study
 from reports.study.read import read_study
 from tests.reports.chromium import BINARY, READY, Chromium
 from tests.reports.synthetic import make_run
+from tests.reports.synthetic_grid import make_grid
 from tests.reports.synthetic_study import make_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BINARY is None, reason="there is no Chromium on this machine")]
@@ -178,4 +179,15 @@ def test_a_comparison_opens_without_an_error(tab, tmp_path):
     tab.value(WATCH + "document.querySelector('#cost .downloads button').click()")
     (csv,) = tab.value("Promise.all(saved.map((blob) => blob.text()))")
     assert csv.splitlines()[0] == "Figure,first,second"
+    assert tab.errors == []
+
+
+def test_a_grid_s_page_draws_what_makes_sense_without_an_error(tab, tmp_path):
+    page = write_study(make_grid(tmp_path / "grid", ("random", "taylor", "taylor, bk_sdm"), unfinished=1))
+    tab.errors.clear()
+    tab.open(page, READY)
+    drawn = tab.value("[...document.querySelectorAll('.plot > svg')].map((e) => e.closest('figure').id)")
+    assert drawn == [f"{name}-figure" for name in ("front", "parallel", "slice", "timeline")]
+    assert float(tab.value("getComputedStyle(document.querySelector('#settings .control-band')).opacity")) > 0.1
+    assert tab.value("document.documentElement.scrollWidth <= innerWidth")
     assert tab.errors == []
