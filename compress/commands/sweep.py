@@ -111,7 +111,8 @@ def tell(folder: Path) -> None:
         rows = [[*row, place] for row, place in zip(front_rows(study), folders, strict=True)]
     else:
         rows = grid_rows(study)
-    console.print(f"{study.description}\n{'Best' if study.grid is None else 'All'} of {folder}:", highlight=False)
+    what = f"{'Best' if study.grid is None else 'All'} of {len(study.comparable)} trials in {folder}:"
+    console.print(f"{study.description}\n{what}", highlight=False)
     console.print(table_of(rows))
 
 

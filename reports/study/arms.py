@@ -89,8 +89,9 @@ def settings(study: Study) -> list[Setting]:
 
 def _told(name: str, params: Mapping[str, Value]) -> str:
     value = params[name]
-    plain = isinstance(value, bool) or not isinstance(value, int | float)
-    return f"{words.label_of(name)} {value if plain else words.quantity(name, value)}"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{words.label_of(name)} {words.quantity(name, value)}"
+    return f"{words.label_of(name)} {value}"
 
 
 def arm_names(found: Sequence[Setting]) -> list[str]:

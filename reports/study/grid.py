@@ -58,7 +58,7 @@ class Bars:
 class Results:
     """A grid's arms by setting, and what stands out among them. `verdicts` is empty where no arm is the control."""
 
-    settings: list[Setting]
+    telling: list[int]  # objectives that tell arms apart
     header: list[str]
     tables: list[tuple[str, list[Line]]]
     verdicts: list[list[str]]
@@ -74,8 +74,9 @@ def results(study: Study) -> Results:
     found = settings(study)
     columns, notes = kept_columns(study, found)
     told = verdicts(study, found)
+    telling = contested(study, found)
     return Results(
-        settings=found,
+        telling=telling,
         header=_header(study),
         tables=[(setting.label, _lines(study, found, setting)) for setting in found],
         verdicts=_verdict_rows(told) if any(verdict.control for verdict in told) else [],

@@ -70,6 +70,6 @@ def study_markdown(study: Study, found: Results | None = None) -> str:
     header, *rows = tables.front_rows(study)
     parts += ["## Front", table(header, rows)]
     for label, shares in study.importance.items():
-        rows = sorted(shares.items(), key=lambda item: -item[1])
-        parts += [f"## What decides {label}", table(["parameter", "importance"], [[n, f"{v:.3f}"] for n, v in rows])]
+        ranked = sorted(shares.items(), key=lambda item: -item[1])
+        parts += [f"## What decides {label}", table(["parameter", "importance"], [[n, f"{v:.3f}"] for n, v in ranked])]
     return "\n\n".join(part for part in parts if part) + "\n"

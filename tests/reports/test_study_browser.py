@@ -187,7 +187,8 @@ def test_a_grid_s_page_draws_what_makes_sense_without_an_error(tab, tmp_path):
     tab.errors.clear()
     tab.open(page, READY)
     drawn = tab.value("[...document.querySelectorAll('.plot > svg')].map((e) => e.closest('figure').id)")
-    assert drawn == [f"{name}-figure" for name in ("front", "parallel", "slice", "timeline")]
+    assert drawn == [f"{name}-figure" for name in ("front", "parallel", "slice")]  # nobody noted times
+    assert tab.value("objective.selectedOptions[0].text") == "velocity error, pruned"  # all cost the same
     assert float(tab.value("getComputedStyle(document.querySelector('#settings .control-band')).opacity")) > 0.1
     assert tab.value("document.documentElement.scrollWidth <= innerWidth")
     assert tab.errors == []
