@@ -77,8 +77,9 @@ def parameters_of(step: Step, teacher: Path | None) -> float | None:
 
 
 def work_of(config: dict[str, Any]) -> float:
-    """Training samples of a stage, or 1 where it does not train."""
-    return float(config.get("steps", 1)) * float(config.get("batch_size", 1))
+    """Training samples of a stage, or 1 where it does not train (the steps of `prune` are operators)."""
+    steps, batch_size = config.get("steps", 1), config.get("batch_size", 1)
+    return float(steps) * float(batch_size) if isinstance(steps, int | float) else 1.0
 
 
 def read_history(roots: list[Path]) -> list[Card]:

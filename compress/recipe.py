@@ -109,10 +109,13 @@ class Recipe:
         return names.index(stage)
 
     def folder_of(self, stage: StageConfig) -> str:
-        """Name of the stage's folder in the run folder: "40-joint", and "31-joint_1" for a first round before it."""
+        """Name of the stage's folder in the run folder: "40-joint"; "31-joint_1" for a round before it, "43-joint_3" for
+        one after it."""
         base, _, turn = stage.name.rpartition("_")
         if base in _NUMBERS and turn.isdecimal() and 0 < int(turn) < 10:
-            number = _NUMBERS[base] - 10 + int(turn)
+            names = [other.name for other in self.stages]
+            after = base in names[: names.index(stage.name)]
+            number = _NUMBERS[base] - (0 if after else 10) + int(turn)
         else:
             number = _NUMBERS.get(stage.name, 10 * (1 + self.stages.index(stage)))
         return f"{number}-{stage.name}"

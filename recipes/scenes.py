@@ -1,4 +1,4 @@
-"""What `make run` runs: the shipped teacher and a shipped round of training to a checked HTP binary in minutes.
+"""What `make run` runs: the shipped teacher and the shipped joint student to a checked HTP binary in minutes.
 
 Command
     make run, or pocketdiff run scenes
@@ -10,8 +10,8 @@ Time
     Not yet measured; asked for are <= 20 min on 2 cores.
 
 Expected
-    Not yet measured. The long stages up to the first round of joint training are reused from students/weights, which
-    progress and report say; pruning is shown live all the same, and all stages after that round run here, briefly.
+    Not yet measured. The long stages up to joint are reused from students/weights, which progress and report say;
+    pruning is shown live all the same, and all stages after joint run here, briefly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from compress.recipe import Judge, Recipe
 from recipes import scenes_full
 
 PICTURES = 70  # of a kind, for the scores on the cards
-LATER = ("joint_2", "joint")  # of scenes_full, and too long for this
+LATER = ("joint_3", "joint_4")  # of scenes_full, and too long for this
 SHORT: dict[str, dict[str, Any]] = {
     "sft": {"steps": 100, "ema_decay": 0.98, "pool_samples": 16384, "validate_images": 0, "warmup_steps": 20},
     "reward": {"steps": 40, "pool_samples": 16384, "model_steps": 300, "judge_every": 40, "judge_images": 70},

@@ -33,7 +33,7 @@ def lengthened(stage: StageConfig) -> StageConfig:
     """A flow-matching stage with larger batches from a larger pool, joint training in one go; any other as it is."""
     if not isinstance(stage, FlowConfig):
         return stage
-    rounds_steps = sum(scenes_full.ROUNDS_STEPS) if stage.name == "joint" else 0
+    rounds_steps = sum(scenes_full.ROUNDS_STEPS + scenes_full.LATER_STEPS) if stage.name == "joint" else 0
     return replace(
         stage, steps=stage.steps + rounds_steps, batch_size=BATCH, precision="bf16", pool_samples=POOL_SAMPLES
     )
@@ -41,7 +41,7 @@ def lengthened(stage: StageConfig) -> StageConfig:
 
 def recipe() -> Recipe:
     """All nine stages."""
-    full, rounds = scenes_full.recipe(), scenes_full.rounds()
+    full, rounds = scenes_full.recipe(), (*scenes_full.rounds(), *scenes_full.later_rounds())
     return replace(
         full,
         name="scenes_gpu",

@@ -34,6 +34,7 @@ def step(steps: int = 100) -> Step:
 
 def test_time_scales_with_samples() -> None:
     assert work_of({"steps": 10, "batch_size": 4}) == 40 and work_of({}) == 1
+    assert work_of({"steps": ["depth", "width"], "batch_size": 4}) == 1  # of prune: operators, no updates
     found = estimate_step(step(100), [card(steps=50, wall_s=30.0)], "cpu")
     assert (found.wall_s, found.peak_rss_gb) == (60.0, 2.0)
     assert " x 2" in found.basis and "made on" not in found.basis

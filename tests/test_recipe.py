@@ -80,8 +80,14 @@ def test_a_recipe_without_stages_is_a_mistake() -> None:
 def test_folders_are_numbered_by_their_place_in_the_flow() -> None:
     recipe = toy_recipe("prune", "joint", "deploy")
     assert [recipe.folder_of(stage) for stage in recipe.stages] == ["10-prune", "40-joint", "90-deploy"]
-    rounds = toy_recipe("edit", "joint_1", "joint_2", "joint")
-    assert [rounds.folder_of(stage) for stage in rounds.stages] == ["30-edit", "31-joint_1", "32-joint_2", "40-joint"]
+    rounds = toy_recipe("edit", "joint_1", "joint", "joint_2", "sft")
+    assert [rounds.folder_of(stage) for stage in rounds.stages] == [
+        "30-edit",
+        "31-joint_1",
+        "40-joint",
+        "42-joint_2",
+        "50-sft",
+    ]
     others = toy_recipe("x", "y")
     assert [others.folder_of(stage) for stage in others.stages] == ["10-x", "20-y"]
 

@@ -33,9 +33,10 @@ class UNetBehindSinusoids(nn.Module):
         super().__init__()
         inner = copy.copy(unet)
         inner.get_time_embed = lambda sample, timestep: timestep
-        inner.get_aug_embed = lambda emb, encoder_hidden_states, added_cond_kwargs: inner.add_embedding(
-            added_cond_kwargs["size_sinusoid"]
-        )
+        if unet.config["addition_embed_type"] is not None:  # else it has no add_embedding, and asks for none
+            inner.get_aug_embed = lambda emb, encoder_hidden_states, added_cond_kwargs: inner.add_embedding(
+                added_cond_kwargs["size_sinusoid"]
+            )
         self.unet = inner
 
     def forward(

@@ -161,10 +161,11 @@ def test_a_wide_weight_has_16_bits_and_next_to_no_noise(quantized: Quantized) ->
     simulation = Simulation(quantized.graph, load_rules(75), wide)
     simulation.calibrate(quantized.inputs)
     encodings = simulation.encodings()
-    assert {name for name in encodings.wide if name.startswith("conv")} == set(wide)
+    always = set(quantized.encodings.wide)  # of norms
+    assert set(encodings.wide) == always | set(wide) and not always & set(wide)
     again = Simulation(quantized.graph, load_rules(75), encodings.wide)
     again.load(encodings)
-    assert torch.equal(again(quantized.inputs), simulation(quantized.inputs))
+    assert sqnr_db(simulation(quantized.inputs), again(quantized.inputs)) > 60
     noise = {}
     for made in (simulation, quantized.simulation):
         (row,) = sensitivity(made, quantized.inputs, torch.zeros(4), chosen=["conv_in.weight"])

@@ -11,6 +11,7 @@ from torch import fx, nn
 from compress.quantization import ops
 from compress.quantization.graph import module_of
 from compress.quantization.grids import ACTIVATION, SECOND_OPERAND, Encoding, Encodings, GridKind, kind_of, tied_groups
+from compress.quantization.host import PADDED
 from compress.quantization.rules import load_rules
 
 
@@ -66,6 +67,8 @@ def test_kinds_of_grids(graph: fx.GraphModule) -> None:
             assert kind == SECOND_OPERAND == GridKind(16, signed=True)
         elif isinstance(module, (nn.Sigmoid, nn.Softmax)):
             assert kind == GridKind(16, fixed=(0.0, 1.0))
+        elif getattr(module, "limits", None) is not None:
+            assert kind == GridKind(16, fixed=(PADDED, 0.0))
         elif not isinstance(module, (ops.Reshape, ops.Permute)):
             assert kind == ACTIVATION
 
