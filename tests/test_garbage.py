@@ -68,6 +68,11 @@ def test_the_beaten_go_oldest_first_and_the_front_stays(runs: Path) -> None:
     assert kept["metrics"]["width"] == 1.0
 
 
+def test_nothing_goes_where_no_record_says_what_is_beaten(runs: Path) -> None:
+    (runs / "sweeps" / "naps" / "study.json").unlink()
+    assert gone(collect(runs / "sweeps", runs, 0.0)) == []
+
+
 def test_no_more_goes_than_the_budget_asks(runs: Path) -> None:
     whole = collect(runs / "sweeps", runs, 1.0, dry=True)
     assert whole.items == () and whole.after_bytes == whole.before_bytes
