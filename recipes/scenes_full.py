@@ -9,11 +9,13 @@ Hardware
     One data-centre GPU, or 2 CPU cores.
 
 Time
-    Through joint 4 h on 2 slow cores; the rest not yet measured. Asked for are <= 25 min on the GPU, <= 10 h on 2 cores.
+    Through joint 4 h on 2 slow cores, the rest is not yet measured. Asked for are <= 25 min on the GPU, <= 10 h on 2
+    cores.
 
 Expected
-    After joint T2I 0.661, edit 0.688 (n = 1,000 each), the teacher's T2I being 0.833; asked for are, with <= 35 % of the
-    teacher's parameters, T2I >= 0.95 x teacher, edit >= 0.80, 4 steps within 0.05 of many, W8A16 within 0.02 of float.
+    After joint T2I 0.661, edit 0.688 (n = 1,000 each), the teacher's T2I being 0.833. Asked for are, with <= 35 % of
+    the teacher's parameters, T2I >= 0.95 x teacher, edit >= 0.80, 4 steps within 0.05 of many, W8A16 within 0.02 of
+    float.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from reports.layers import before, in_order
 from reports.record import HEADLINES, Kept, Record, ReportError, Sample, Score
 
 CARD = "card.json"
+SAMPLING = "sampling.json"  # beside it: how a checkpoint is sampled
 _REQUIRED = {"name", "stage", "key"}
 _KNOWN = _REQUIRED | {
     *("code_version", "parents", "content_hash", "files", "spec", "recipe", "metrics", "curves", "versions"),
@@ -125,7 +126,7 @@ def _steps(folder: Path, extra: dict[str, Any]) -> int | None:
     """Sampling steps a checkpoint is meant for: as its card says, or its sampling.json."""
     if extra.get("sampling_steps"):
         return int(extra["sampling_steps"])
-    path = folder / "sampling.json"
+    path = folder / SAMPLING
     steps = read_json(path).get("steps") if path.is_file() else None
     return int(steps) if steps else None
 

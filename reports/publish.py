@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reports import grid
-from reports.cards import CARD, read_record
+from reports.cards import CARD, SAMPLING, read_record
 from reports.collect import Run, collect
 from reports.markdown import device_table, flow_table, render_markdown
 from reports.record import ReportError
@@ -33,9 +33,7 @@ def publish(run_folder: Path, repository: Path) -> Path:
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     for record in run.stages:
-        place = fresh / record.folder.name
-        place.mkdir(parents=True)
-        shutil.copy2(record.folder / CARD, place / CARD)
+        keep(record.folder, fresh / record.folder.name)
     if (Path(run_folder) / "recipe.json").is_file():
         shutil.copy2(Path(run_folder) / "recipe.json", fresh / "recipe.json")
     if (Path(run_folder) / SENSITIVITY).is_dir():
@@ -57,8 +55,15 @@ def keep_earlier(run: Run, target: Path, fresh: Path) -> None:
     for entry in run.recipe.get("run", {}).get("stages", []):
         earlier, place = target / entry["folder"] / CARD, fresh / entry["folder"]
         if not place.exists() and earlier.is_file() and read_record(earlier.parent).key == entry["key"]:
-            place.mkdir()
-            shutil.copy2(earlier, place / CARD)
+            keep(earlier.parent, place)
+
+
+def keep(artefact: Path, place: Path) -> None:
+    """Copies what the tables are made from: the card, and how many steps the checkpoint samples in."""
+    place.mkdir(parents=True)
+    for name in (CARD, SAMPLING):
+        if (artefact / name).is_file():
+            shutil.copy2(artefact / name, place / name)
 
 
 def update_readme(repository: Path) -> None:
