@@ -109,8 +109,8 @@ class Recipe:
         return names.index(stage)
 
     def folder_of(self, stage: StageConfig) -> str:
-        """Name of the stage's folder in the run folder: "40-joint"; "31-joint_1" for a round before it, and "43-joint_3"
-        for one after it."""
+        """Name of the stage's folder in the run folder: "40-joint"; "31-joint_1" of a round before it, "43-joint_3" of
+        one after it."""
         base, _, turn = stage.name.rpartition("_")
         if base in _NUMBERS and turn.isdecimal() and 0 < int(turn) < 10:
             names = [other.name for other in self.stages]

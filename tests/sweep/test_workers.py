@@ -66,7 +66,8 @@ def kill_at_random(process: subprocess.Popen[str], logs: Path, kills: int) -> in
             time.sleep(0.05)
             continue
         time.sleep(draw.uniform(0.0, 1.5))
-        workers = psutil.Process(process.pid).children()
+        children = psutil.Process(process.pid).children()
+        workers = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]  # killed, not yet noticed
         if workers:
             before = begun(logs)
             draw.choice(workers).send_signal(signal.SIGKILL)
