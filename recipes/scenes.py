@@ -26,12 +26,12 @@ PICTURES = 70  # of a kind, for the scores on the cards
 LATER = ("joint_3", "joint_4")  # of scenes_full, and too long for this
 SHORT: dict[str, dict[str, Any]] = {
     "sft": {"steps": 100, "ema_decay": 0.98, "pool_samples": 16384, "validate_images": 0, "warmup_steps": 20},
-    "reward": {"steps": 40, "pool_samples": 16384, "model_steps": 300, "judge_every": 40, "judge_images": 70},
+    "reward": {"steps": 16, "pool_samples": 16384, "model_steps": 200, "judge_every": 16, "judge_images": 70},
     "distill": {
-        "steps": 400,
+        "steps": 240,
         "pool_samples": 16384,
-        "paths": 1024,
-        "regression_steps": 300,
+        "paths": 768,
+        "regression_steps": 220,
         "validate_images": 0,
     },
     "deploy": {"eval_images": 14},

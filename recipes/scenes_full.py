@@ -32,13 +32,14 @@ from compress.recipe import Judge, Recipe, TeacherRef
 TEACHER = TeacherRef(folder="teachers/weights/scenes")
 WIDTHS = (64, 128, 192)
 BATCH = 32
+PRECISION = "fp32"  # no slower than bf16 on a processor without AMX, and faster on some (reports/LOG.md)
 T2I_STEPS, EDIT_STEPS, JOINT_STEPS, SFT_STEPS = 4_000, 5_000, 6_000, 300
 ROUNDS_STEPS = (1_600, 3_200)  # of joint training at a constant rate, before the joint stage, which lets it fall
 LATER_STEPS = (3_500, 3_500)  # of joint training after that, mostly generation, at falling rates
 REWARD_STEPS, DISTILL_STEPS = 150, 1_200
 FLOW: dict[str, Any] = {
     "batch_size": BATCH,
-    "precision": "fp32",  # no slower than bf16 on a processor without AMX, and faster on some (reports/LOG.md)
+    "precision": PRECISION,
     "sigma_mean": 1.2,
     "sigma_std": 1.2,
     "sampling_steps": 16,
@@ -91,8 +92,15 @@ def later_rounds() -> tuple[StageConfig, ...]:
 def post_training() -> tuple[StageConfig, ...]:
     """Many-step student to a better one, then to 4 steps."""
     return (
-        RewardConfig(steps=REWARD_STEPS),
-        DistillConfig(steps=DISTILL_STEPS, rungs=RUNGS, walk="ode", regression_weight=1.0),
+        RewardConfig(steps=REWARD_STEPS, batch_size=BATCH, precision=PRECISION),
+        DistillConfig(
+            steps=DISTILL_STEPS,
+            batch_size=BATCH,
+            precision=PRECISION,
+            rungs=RUNGS,
+            walk="ode",
+            regression_weight=1.0,
+        ),
     )
 
 

@@ -22,6 +22,7 @@ from dataclasses import replace
 
 from compress.config.base import StageConfig
 from compress.config.flow import FlowConfig
+from compress.config.train import TrainConfig
 from compress.recipe import Judge, Recipe
 from recipes import scenes_full
 
@@ -30,9 +31,9 @@ POOL_SAMPLES = 524_288
 
 
 def lengthened(stage: StageConfig) -> StageConfig:
-    """A flow-matching stage with larger batches from a larger pool, joint training in one go; any other as it is."""
+    """A flow-matching stage with larger batches from a larger pool, joint training in one go; the rest in bf16."""
     if not isinstance(stage, FlowConfig):
-        return stage
+        return replace(stage, precision="bf16") if isinstance(stage, TrainConfig) else stage
     rounds_steps = sum(scenes_full.ROUNDS_STEPS + scenes_full.LATER_STEPS) if stage.name == "joint" else 0
     return replace(
         stage, steps=stage.steps + rounds_steps, batch_size=BATCH, precision="bf16", pool_samples=POOL_SAMPLES
