@@ -124,7 +124,7 @@ class DiffusionSystem:
         """The same around another autoencoder: anything that encodes and decodes as AutoencoderTiny does."""
         return DiffusionSystem(
             self.unet,
-            vae,  # type: ignore[arg-type]
+            vae,
             self.text_encoder,
             self.tokenizer,
             self.scheduler,

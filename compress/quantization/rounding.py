@@ -57,8 +57,10 @@ def round_columns(
 def layers(simulation: Simulation) -> Iterator[tuple[fx.Node, Any]]:
     """The convolutions and linear layers: those whose weights have 8 bits."""
     for node, module in simulation.nodes():
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.param_quantizers["weight"].bitwidth == 8:
-            yield node, module
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            quantized: Any = module
+            if quantized.param_quantizers["weight"].bitwidth == 8:
+                yield node, quantized
 
 
 def rows_of(module: Any, x: Tensor) -> Tensor:

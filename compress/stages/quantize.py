@@ -196,6 +196,5 @@ def calibrated(
 def measure_grids(simulation: Simulation, measured: CalibrationSet, folder: Path, progress: Progress) -> list[Row]:
     """What every grid costs on calls that calibration has not seen; also written into `folder`."""
     rows = sensitivity(simulation, measured.inputs, measured.step_n, progress)
-    progress.close()
     save(rows, folder / SENSITIVITY)
     return rows
