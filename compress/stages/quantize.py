@@ -23,6 +23,7 @@ from compress.config.quantize import QuantizeConfig
 from compress.data.calibration import CalibrationSet, record_trajectories
 from compress.data.scenes.dataset import latent_batches
 from compress.data.scenes.world import render
+from compress.errors import UserError
 from compress.evaluation.scenes_bench import edit_samples
 from compress.generate import draw_noise, guidance_of, levels, sample_latents
 from compress.judge import cost_of
@@ -54,6 +55,9 @@ def run(config: QuantizeConfig, ctx: StageContext) -> StageResult:
     system = DiffusionSystem.load(ctx.parent)
     unet: Any = system.unet
     check_supported(unet)
+    if not system.edits:
+        remedy = "Quantize a student, for example runs/scenes/70-distill."
+        raise UserError.of("its network only generates, and this stage records edits too", str(ctx.parent), remedy)
     copy_parts(ctx.parent, ctx.out, CHECKPOINT_PARTS)
     spec = io_spec(system, config.text_bias)
     folder = ctx.out / QUANTIZED

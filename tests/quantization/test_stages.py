@@ -59,6 +59,13 @@ def test_deploy_without_quantize_is_refused(tmp_path: Path) -> None:
         deploy.run(DeployConfig(), context(tmp_path / "deploy", parent=tmp_path))
 
 
+def test_a_network_that_only_generates_is_refused(tmp_path: Path) -> None:
+    from compress.stages import quantize
+
+    with pytest.raises(UserError, match="only generates"):
+        quantize.run(QuantizeConfig(), context(tmp_path, parent=Path("teachers/weights/scenes").resolve()))
+
+
 @pytest.mark.slow
 def test_quantized_deployed_and_opened(tmp_path: Path) -> None:
     """Parent in, artefact out, twice; each loads alone under every runtime it is for."""
