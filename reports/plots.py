@@ -41,7 +41,7 @@ def scores_over_stages(chain: Sequence[Record]) -> str:
     for index, record in enumerate(records):
         parts.append(text(panel.x(index), bottom + 20, record.label, "stage-name"))
     for place, name in enumerate(HEADLINES):
-        parts += _score_series(panel, records, name, shift=(place - 1) * 7)
+        parts += _score_series(panel, records, name, place)
     parts += _end_labels(panel, records, span + 28)
     return figure(width, bottom + 34, "Scores of each stage with 95 % intervals", parts)
 
@@ -67,8 +67,9 @@ def _told(record: Record, name: str) -> Score | None:
     return None if name == "overall" and "edit" not in record.scores else record.scores.get(name)
 
 
-def _score_series(panel: Panel, records: Sequence[Record], name: str, shift: float) -> list[str]:
+def _score_series(panel: Panel, records: Sequence[Record], name: str, place: int) -> list[str]:
     css = _SERIES[name]
+    shift = (place - 1) * 7  # side by side, so that intervals do not hide each other
     places = [(panel.x(i) + shift, record.label, _told(record, name)) for i, record in enumerate(records)]
     inside = [(x, panel.y(score.value)) for x, _, score in places if score and score.value >= panel.y.low]
     parts = [polyline(inside, css)]
@@ -77,7 +78,7 @@ def _score_series(panel: Panel, records: Sequence[Record], name: str, shift: flo
             continue
         y, note = panel.y(max(score.value, panel.y.low)), f"{label}, {HEADLINE_LABELS[name]}: {interval(score)}"
         if score.value < panel.y.low:
-            parts.append(text(x, y - 9, f"{score.value:.2f} ↓", f"series {css}"))
+            parts.append(text(x, y - 9 - 13 * place, f"{score.value:.2f} ↓", f"series {css}"))  # one above the other
         elif score.low is not None and score.high is not None:
             parts.append(line(x, panel.y(max(score.low, panel.y.low)), x, panel.y(score.high), f"whisker {css}"))
         parts.append(dot(x, y, css, note))
