@@ -6,6 +6,7 @@ latent rows and columns of one panel.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -106,6 +107,8 @@ class FlowStage(TrainingStage):
         self._teacher = None
         if teacher is not None and isinstance(config, FlowConfig) and config.distill_weight > 0:
             self._teacher = self.guest(teacher)
+        keeping = isinstance(config, FlowConfig) and config.keep_edits
+        self._parent = self.guest(copy.deepcopy(system.unet)) if keeping else None
         self._surroundings = [self.guest(system.vae), self.guest(system.text_encoder)]
 
     def step(self, update: int, generator: torch.Generator) -> StepResult:
@@ -116,6 +119,9 @@ class FlowStage(TrainingStage):
         x_bchw = add_noise(drawn.x0_bchw, noise, sigma_b)
         predicted = velocity_model(self.trained).velocity(x_bchw, sigma_b, drawn.condition).float()
         loss_b = velocity_loss(predicted, velocity_target(drawn.x0_bchw, noise), drawn.weight_b1hw)
+        if self._parent is not None and drawn.edits:
+            kept_b = self.keeping(predicted, x_bchw, sigma_b, drawn)
+            loss_b = torch.cat([kept_b, loss_b[drawn.edits :]])
         terms: dict[str, Tensor | float] = {}
         if drawn.edits < len(loss_b):
             terms["loss_t2i"] = loss_b[drawn.edits :].mean().detach()
@@ -136,6 +142,15 @@ class FlowStage(TrainingStage):
         with torch.no_grad():
             condition = replace(drawn.condition[rows], source_bchw=None)
             guide_bchw = velocity_model(self._teacher()).velocity(x_bchw[rows], sigma_b[rows], condition).float()
+        return output_loss(predicted_bchw[rows], guide_bchw)
+
+    def keeping(self, predicted_bchw: Tensor, x_bchw: Tensor, sigma_b: Tensor, drawn: Drawn) -> Tensor:
+        """Squared distance to the parent's velocity of each edit row; shape (edits,)."""
+        assert self._parent is not None
+        rows = slice(0, drawn.edits)
+        with torch.no_grad():
+            parent = velocity_model(self._parent())
+            guide_bchw = parent.velocity(x_bchw[rows], sigma_b[rows], drawn.condition[rows]).float()
         return output_loss(predicted_bchw[rows], guide_bchw)
 
     def draw_levels(self, drawn: Drawn, generator: torch.Generator) -> Tensor:
