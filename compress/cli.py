@@ -18,7 +18,8 @@ USER_ERROR, INTERRUPTED = 2, 130
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
 _RUNTIMES = ("torch", "simulation", "onnx", "htp")
 _CHIPS = ("8gen2", "8gen3", "8elite", "8elite_gen5")
-_MODULES = {"eval": "evaluate", "sweep-server": "sweep_server"}  # where the file cannot bear the name of the subcommand
+_MODULES = {"eval": "evaluate", "sweep-server": "sweep_server", "deploy-front": "deploy_front"}
+_RECIPES = ("run", "sweep", "deploy-front")  # take any field of a recipe as a flag, and go on after Ctrl-C
 Command = Callable[..., argparse.ArgumentParser]
 
 
@@ -106,6 +107,7 @@ def _add_sweep(command: Command) -> None:
     sweep.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     sweep.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
     sweep.add_argument("--slurm", metavar="N", type=int, help="print a script for an array of N jobs; do nothing")
+    _add_deploy_front(command)
     serve = command("sweep-server", "Stand between a database and very many workers (gRPC).")
     serve.add_argument("storage", help="the database, for example postgresql://USER:PASSWORD@HOST/DATABASE")
     serve.add_argument("--host", default="localhost", help="address to listen on (default: localhost)")
@@ -114,6 +116,18 @@ def _add_sweep(command: Command) -> None:
     collect.add_argument("--keep-gb", metavar="GB", type=float, required=True, help="what all sweeps may take")
     collect.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
     collect.add_argument("--yes", action="store_true", help="remove it")
+
+
+def _add_deploy_front(command: Command) -> None:
+    epilog = "Fields of the stages that follow a trial's own can be changed as for `run`; the same command goes on."
+    deploy = command("deploy-front", "Take the best trials of a sweep on to their HTP binaries; one table.", epilog)
+    deploy.add_argument("study", help="the sweep, by its name, file or folder (for example runs/sweeps/scenes_ratio)")
+    top = "that many best trials, those on the front by their share of its hypervolume (default: the whole front)"
+    deploy.add_argument("--top", metavar="K", type=int, help=top)
+    deploy.add_argument("--storage", metavar="URL", help="of the study, as for `sweep` (default: its journal)")
+    deploy.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
+    deploy.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    deploy.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
 
 
 def _add_plan(command: Command) -> None:
@@ -179,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = build_parser()
     options, overrides = parser.parse_known_args(arguments)
-    if overrides and options.command not in ("run", "sweep"):
+    if overrides and options.command not in _RECIPES:
         parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     options.overrides = overrides
     for name, value in _QUIET.items():
@@ -190,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return complain(error)
     except KeyboardInterrupt:
-        again = "; the same command continues" if options.command in ("run", "sweep") else ""
+        again = "; the same command continues" if options.command in _RECIPES else ""
         print(f"\nStopped{again}.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough

@@ -90,7 +90,7 @@ def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 def _trial(trial: optuna.trial.FrozenTrial, folder: Path | None) -> dict[str, Any]:
     own = trial.user_attrs
     place = str(own.get(FOLDER, ""))
-    noted = _noted_stages(Path(folder) / place / "recipe.json") if folder is not None and place else []
+    noted = noted_stages(Path(folder) / place / "recipe.json") if folder is not None and place else []
     duration = trial.duration
     return {
         "number": trial.number,
@@ -120,7 +120,7 @@ def _stages(made: Mapping[str, str], noted: Sequence[dict[str, Any]]) -> list[di
     return [{name: (entry | action)[name] for name in fields} for entry, action in zip(noted, actions, strict=True)]
 
 
-def _noted_stages(path: Path) -> list[dict[str, Any]]:
+def noted_stages(path: Path) -> list[dict[str, Any]]:
     """What a run noted of its finished stages in recipe.json; nothing where it is gone or still being made."""
     try:
         entries = json.loads(path.read_text())["run"]["stages"]

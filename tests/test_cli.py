@@ -38,9 +38,10 @@ FLAGS = {
     ],
     "sensitivity": ["--criterion", "--device", "--json", "--ratios", "--run", "--samples", "--seed", "checkpoint"],
     "sweep": [
-        *("--device", "--disk-gb", "--json", "--runs", "--seed", "--slurm", "--storage", "--trials", "--workers"),
-        "sweep",
+        *("--device", "--disk-gb", "--json", "--runs", "--seed", "--slurm", "--storage"),
+        *("--trials", "--workers", "sweep"),
     ],
+    "deploy-front": ["--device", "--json", "--runs", "--storage", "--top", "study"],
     "sweep-server": ["--host", "--port", "storage"],
     "gc": ["--keep-gb", "--runs", "--yes"],
 }

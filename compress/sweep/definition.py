@@ -56,6 +56,9 @@ class Sweep:
 
     With a `grid`, every combination of its values is tried once instead, a comparison whose table has a row for each;
     combinations that differ in `replicate` alone share their row, as mean and spread.
+
+    `finish` says how a trial goes on to the phone: it gets the trial's recipe and returns the whole one, which begins
+    with the same stages (`pocketdiff deploy-front`). A sweep whose recipes end in stage deploy needs none.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Sweep:
     constraints: tuple[Constraint, ...] = ()
     grid: dict[str, Sequence[Any]] | None = None
     replicate: str = "seed"
+    finish: Callable[[Recipe], Recipe] | None = None
 
     @property
     def size(self) -> int | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.artifact import hash_of
 from compress.errors import UserError
-from compress.recipe import stage_key
+from compress.recipe import Recipe, stage_key
 from compress.sweep.definition import Sweep
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ def fingerprint(sweep: Sweep) -> dict[str, str]:
     """
     import optuna
 
-    probe = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     parameters: list[Any] = []
     recipes: list[Any] = []
     for _ in range(PROBES):
-        trial = probe.ask()
+        trial = asked.ask()
         recipe = sweep.sample(trial)
         described = {name: describe(distribution) for name, distribution in trial.distributions.items()}
         parameters.append(dict(sorted(described.items())))
@@ -42,6 +42,13 @@ def fingerprint(sweep: Sweep) -> dict[str, str]:
         "grid": None if sweep.grid is None else {name: list(values) for name, values in sweep.grid.items()},
     }
     return {name: hash_of(part)[:16] for name, part in parts.items()}
+
+
+def probe(sweep: Sweep) -> Recipe:
+    """Some recipe of the space, always the same."""
+    import optuna
+
+    return sweep.sample(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask())
 
 
 def describe(distribution: optuna.distributions.BaseDistribution) -> Any:
