@@ -16,6 +16,7 @@ from compress.errors import DISK_ERRORS, UserError
 USER_ERROR, INTERRUPTED = 2, 130
 # Our own progress tells what happens; the libraries' bars and advice to developers would drown it.
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
+_SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
 _RUNTIMES = ("torch", "simulation", "onnx", "htp")
 _CHIPS = ("8gen2", "8gen3", "8elite", "8elite_gen5")
 _MODULES = {"eval": "evaluate", "sweep-server": "sweep_server", "deploy-front": "deploy_front"}
@@ -103,6 +104,7 @@ def _add_sweep(command: Command) -> None:
     sweep.add_argument("--storage", metavar="URL", help=where)
     sweep.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
     sweep.add_argument("--disk-gb", metavar="GB", type=float, help="budget; artefacts of beaten trials go (see gc)")
+    sweep.add_argument("--sampler", choices=_SAMPLERS, help="what draws the trials (default: the sweep's own)")
     sweep.add_argument("--seed", type=int, default=0, help="of the sampler (default: 0)")
     sweep.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     sweep.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")

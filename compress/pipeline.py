@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,8 @@ def compute(
 
     def build(out: Path) -> None:
         cache = folder.cache(options.runs / ".cache", plan.redo)
-        ctx = StageContext(out, work, parent, plan.teacher, device, progress, cache)
+        watch = partial(options.watch, step.stage.name) if options.watch else None
+        ctx = StageContext(out, work, parent, plan.teacher, device, progress, cache, watch)
         with provenance.Meter(work / "meter.json") as meter:
             result = call(step, ctx)
             forget_paths(out)

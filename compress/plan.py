@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -39,7 +39,9 @@ class Action(Enum):
 class Options:
     """How to run a recipe. `out` is the run folder, `runs` the folder of all runs; both may not exist yet.
 
-    `wait` waits for another process that is at work in the run folder, where otherwise that is a UserError.
+    `wait` waits for another process that is at work in the run folder, where otherwise that is a UserError. `watch` is
+    told every point of the learning curves of stages that train, as (stage, steps, figures), and may end the run by
+    raising.
     """
 
     out: Path
@@ -50,6 +52,7 @@ class Options:
     device: str = "auto"
     shipped: tuple[Path, ...] = SHIPPED
     wait: bool = False
+    watch: Callable[[str, int, Mapping[str, float]], None] | None = None
 
     def __post_init__(self) -> None:
         for name in ("out", "runs"):

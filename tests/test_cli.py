@@ -38,7 +38,7 @@ FLAGS = {
     ],
     "sensitivity": ["--criterion", "--device", "--json", "--ratios", "--run", "--samples", "--seed", "checkpoint"],
     "sweep": [
-        *("--device", "--disk-gb", "--json", "--runs", "--seed", "--slurm", "--storage"),
+        *("--device", "--disk-gb", "--json", "--runs", "--sampler", "--seed", "--slurm", "--storage"),
         *("--trials", "--workers", "sweep"),
     ],
     "deploy-front": ["--device", "--json", "--runs", "--storage", "--top", "study"],

@@ -7,6 +7,7 @@ import json
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ def main(options: argparse.Namespace) -> int:
     """Runs trials until there are enough, then prints the table and writes the report, or prints one line of JSON."""
     check(options)
     sweep, runs = overridden(load_sweep(options.sweep), options.overrides), Path(options.runs)
+    if options.sampler:
+        sweep = replace(sweep, sampler=options.sampler)
     if options.slurm is not None:
         from compress.sweep.slurm import script
 
@@ -91,6 +94,7 @@ def arguments_of(options: argparse.Namespace, *more: str) -> list[str]:
         "trials": options.trials,
         "storage": options.storage,
         "runs": options.runs,
+        "sampler": options.sampler,
         "seed": options.seed,
         "device": options.device,
         "disk-gb": options.disk_gb,

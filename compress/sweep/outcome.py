@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from compress.study_record import FOLDER, STAGES
 from compress.sweep.definition import Sweep
 from compress.sweep.front import losses_of, reference_of
+from compress.sweep.ladder import ended
 from compress.sweep.trial import RUN
 
 if TYPE_CHECKING:
@@ -30,10 +31,8 @@ def outcome(study: optuna.Study, sweep: Sweep, wall_s: float) -> dict[str, Any]:
 
 
 def finished(study: optuna.Study) -> int:
-    """How many trials are complete."""
-    import optuna
-
-    return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+    """How many trials are carried out."""
+    return sum(map(ended, study.get_trials(deepcopy=False)))
 
 
 def stages(trials: list[FrozenTrial]) -> tuple[int, int]:

@@ -34,13 +34,16 @@ def fingerprint(sweep: Sweep) -> dict[str, str]:
         described = {name: describe(distribution) for name, distribution in trial.distributions.items()}
         parameters.append(dict(sorted(described.items())))
         recipes.append([stage_key(stage, []) for stage in recipe.stages])
-    parts = {
+    parts: dict[str, Any] = {
         "parameters": parameters,
         "recipe": recipes,
         "objectives": [[entry.stage, entry.metric, entry.maximize] for entry in sweep.objectives],
         "constraints": [[entry.label, entry.at_most] for entry in sweep.constraints],
         "grid": None if sweep.grid is None else {name: list(values) for name, values in sweep.grid.items()},
     }
+    if sweep.ladder is not None:  # studies made before there were ladders have no such part
+        rungs = [[[entry.stage, entry.metric] for entry in rung] for rung in sweep.ladder.rungs]
+        parts["ladder"] = [rungs, sweep.ladder.factor, sweep.ladder.unselected]
     return {name: hash_of(part)[:16] for name, part in parts.items()}
 
 
@@ -62,7 +65,8 @@ def check_space(study: optuna.Study, sweep: Sweep, where: str) -> None:
     """UserError if another space made the study; a study that says nothing, and has no trials, becomes this one's."""
     ours, theirs = fingerprint(sweep), study.user_attrs.get(ATTRIBUTE)
     directions = ["MAXIMIZE" if objective.maximize else "MINIMIZE" for objective in sweep.objectives]
-    differing = [] if theirs is None else sorted(name for name in ours if theirs.get(name) != ours[name])
+    names = {*ours, *(theirs or ())}
+    differing = [] if theirs is None else sorted(name for name in names if theirs.get(name) != ours.get(name))
     if [direction.name for direction in study.directions] != directions:
         differing = differing or ["objectives"]
     if differing:

@@ -13,6 +13,7 @@ from reports.study.arms import grid_rows
 from reports.study.deployed import Index, deployed_markdown, deployed_rows, read_deployed
 from reports.study.deployed import summary as deployed_summary
 from reports.study.grid import Results
+from reports.study.ladder import agreement_rows, caution, ladder_markdown, rung_rows
 from reports.study.payload import covered, embedded, payload
 from reports.study.pictures import look
 from reports.study.read import read_study
@@ -55,6 +56,9 @@ def render_study(study: Study, found: Results | None = None, deployed: Index | N
             header=header,
             rows=rows,
             results=found,
+            rungs=rung_rows(study) if study.ladder else [],
+            agreements=agreement_rows(study) if study.ladder else [],
+            caution=caution(study) if study.ladder else "",
             deployed=deployed_rows(deployed) if deployed else [],
             deployed_summary=deployed_summary(deployed) if deployed else "",
             pages=[f"{trial.folder}/report.html" for trial in deployed.trials] if deployed else [],
@@ -78,7 +82,7 @@ def study_markdown(study: Study, found: Results | None = None, deployed: Index |
     if found:
         return "\n\n".join(part for part in parts + grid.markdown(study, found) + last if part) + "\n"
     header, *rows = tables.front_rows(study)
-    parts += ["## Front", table(header, rows)]
+    parts += ["## Front", table(header, rows), *ladder_markdown(study)]
     for label, shares in study.importance.items():
         ranked = sorted(shares.items(), key=lambda item: -item[1])
         parts += [f"## What decides {label}", table(["parameter", "importance"], [[n, f"{v:.3f}"] for n, v in ranked])]
