@@ -109,6 +109,9 @@ def _add_sweep(command: Command) -> None:
     sweep.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     sweep.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
     sweep.add_argument("--slurm", metavar="N", type=int, help="print a script for an array of N jobs; do nothing")
+    sweep.add_argument("--submitit", metavar="N", type=int, help="submit N jobs with submitit, and wait for them")
+    settings = "of the jobs, may be repeated: timeout_min=600, slurm_partition=gpu, cluster=local"
+    sweep.add_argument("--submitit-set", metavar="KEY=VALUE", action="append", default=[], help=settings)
     _add_deploy_front(command)
     serve = command("sweep-server", "Stand between a database and very many workers (gRPC).")
     serve.add_argument("storage", help="the database, for example postgresql://USER:PASSWORD@HOST/DATABASE")

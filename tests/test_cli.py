@@ -39,7 +39,7 @@ FLAGS = {
     "sensitivity": ["--criterion", "--device", "--json", "--ratios", "--run", "--samples", "--seed", "checkpoint"],
     "sweep": [
         *("--device", "--disk-gb", "--json", "--runs", "--sampler", "--seed", "--slurm", "--storage"),
-        *("--trials", "--workers", "sweep"),
+        *("--submitit", "--submitit-set", "--trials", "--workers", "sweep"),
     ],
     "deploy-front": ["--device", "--json", "--runs", "--storage", "--top", "study"],
     "sweep-server": ["--host", "--port", "storage"],

@@ -57,7 +57,7 @@ def heed_requests_to_stop() -> None:
 
 def check(options: argparse.Namespace) -> None:
     """UserError for numbers that make no sense."""
-    for name in ("workers", "slurm"):
+    for name in ("workers", "slurm", "submitit"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError.of(f"{name} is {value}", f"--{name}", "Give 1 or more.")
@@ -69,6 +69,8 @@ def work(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
     """Carries out trials here, or in several processes."""
     from compress.sweep.worker import prepare, run_sweep, wanted
 
+    if options.submitit is not None:
+        return submit(sweep, runs, options)
     if options.workers == 1:
         return run_sweep(
             sweep,
@@ -85,6 +87,21 @@ def work(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
     command = arguments_of(options, "--json")  # the report is written once, here
     team = Team(command, options.workers, folder_of(sweep, runs) / "logs", lambda: finished(study))
     team.run(wanted(sweep, options.trials), sweep.name, make_progress())
+    return study
+
+
+def submit(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
+    """Carries out trials in jobs of a cluster, each one worker."""
+    from compress.sweep.jobs import WorkerJob, executor
+    from compress.sweep.jobs import work as work_in_jobs
+    from compress.sweep.worker import prepare, wanted
+
+    folder = folder_of(sweep, runs)
+    chosen = executor(folder.absolute() / "submitit", sweep.name, options.submitit_set)  # before any work
+    study = prepare(sweep, runs, options.trials, options.storage)
+    job = WorkerJob(arguments_of(options, "--json"), Path.cwd())
+    total = wanted(sweep, options.trials)
+    work_in_jobs(chosen, job, options.submitit, lambda: finished(study), total, make_progress())
     return study
 
 
