@@ -17,6 +17,7 @@ USER_ERROR, INTERRUPTED = 2, 130
 # Our own progress tells what happens; the libraries' bars and advice to developers would drown it.
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
 _SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
+_ARTEFACTS = "a store of artefacts that machines share, any folder that fsspec knows, such as s3://BUCKET/artefacts"
 _RUNTIMES = ("torch", "simulation", "onnx", "htp")
 _CHIPS = ("8gen2", "8gen3", "8elite", "8elite_gen5")
 _MODULES = {"eval": "evaluate", "sweep-server": "sweep_server", "deploy-front": "deploy_front"}
@@ -64,6 +65,7 @@ def _add_run(command: Command) -> None:
     again = run.add_mutually_exclusive_group()
     again.add_argument("--from", metavar="STAGE", dest="start", help="compute this stage and those after it again")
     again.add_argument("--fresh", action="store_true", help="reuse nothing, not even what the repository ships")
+    run.add_argument("--artefacts", metavar="URL", help=_ARTEFACTS)
     run.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     run.add_argument("--dry-run", action="store_true", help="print the plan and its cost; do nothing")
 
@@ -106,6 +108,7 @@ def _add_sweep(command: Command) -> None:
     sweep.add_argument("--disk-gb", metavar="GB", type=float, help="budget; artefacts of beaten trials go (see gc)")
     sweep.add_argument("--sampler", choices=_SAMPLERS, help="what draws the trials (default: the sweep's own)")
     sweep.add_argument("--seed", type=int, default=0, help="of the sampler (default: 0)")
+    sweep.add_argument("--artefacts", metavar="URL", help=_ARTEFACTS)
     sweep.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     sweep.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
     sweep.add_argument("--slurm", metavar="N", type=int, help="print a script for an array of N jobs; do nothing")
@@ -131,6 +134,7 @@ def _add_deploy_front(command: Command) -> None:
     deploy.add_argument("--top", metavar="K", type=int, help=top)
     deploy.add_argument("--storage", metavar="URL", help="of the study, as for `sweep` (default: its journal)")
     deploy.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
+    deploy.add_argument("--artefacts", metavar="URL", help=_ARTEFACTS)
     deploy.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     deploy.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
 

@@ -28,6 +28,7 @@ from compress.recipe import Recipe, resolved_config
 from compress.runfolder import RunFolder
 from compress.sharing import planning_lock, stage_lock
 from compress.stages.context import StageContext, StageResult
+from compress.store import Store
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +87,8 @@ def carry_out(
             redo = dataclasses.replace(plan.redo, finished=(*plan.redo.finished, step.key))
             folder.note_finished(redo)
             plan = dataclasses.replace(plan, redo=redo)
+    if options.store and step.shared:
+        Store(options.store, options.runs).put(step.folder)
     folder.clear_work(step.key, step.label)
     return plan
 
@@ -99,7 +102,8 @@ def compute_once(
         progress.message(f"{step.label}: {who} is computing the same artefact; waiting for it")
 
     with stage_lock(options.runs, step.key, wait_for) as lock:
-        if source := lock.made():
+        store = Store(options.store, options.runs) if options.store else None
+        if source := lock.made() or (store.fetch(step.key) if store else None):
             plan = plan.replaced(step, action=Action.REUSE, source=source)
             adopt(dataclasses.replace(step, source=source), folder, options, progress)
         else:

@@ -34,7 +34,7 @@ def main(options: argparse.Namespace) -> int:
     sweep, rest = split_overrides(load_sweep(name), options.overrides)
     began_s, folder = time.monotonic(), folder_of(sweep, runs)
     heed_requests_to_stop()
-    setting = Setting(sweep, folder, runs, options.device, make_progress())
+    setting = Setting(sweep, folder, runs, options.device, make_progress(), options.artefacts)
     with answering(options.storage):
         rows = deploy_front(setting, options.storage, options.top, rest)
     if options.json:

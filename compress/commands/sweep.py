@@ -80,6 +80,7 @@ def work(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
             options.device,
             storage=options.storage,
             disk_gb=options.disk_gb,
+            store=options.artefacts,
         )
     from compress.sweep.team import Team
 
@@ -115,6 +116,7 @@ def arguments_of(options: argparse.Namespace, *more: str) -> list[str]:
         "seed": options.seed,
         "device": options.device,
         "disk-gb": options.disk_gb,
+        "artefacts": options.artefacts,
     }
     given = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
     return ["sweep", options.sweep, *given, *more, *options.overrides]

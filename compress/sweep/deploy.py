@@ -130,7 +130,7 @@ def carry_on(work: Work, setting: Setting) -> None:
     row, began_s, made = work.row, time.monotonic(), {}
     out = setting.folder / row.folder
     try:
-        options = Options(out, setting.runs, device=setting.device, wait=True)
+        options = Options(out, setting.runs, device=setting.device, wait=True, store=setting.store)
         plan = run(work.recipe, options, setting.progress)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:

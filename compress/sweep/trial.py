@@ -39,6 +39,7 @@ class Setting:
     runs: Path
     device: str
     progress: TerminalProgress | LineProgress
+    store: str | None = None  # of artefacts
 
 
 def carry_out(trial: optuna.Trial, setting: Setting) -> tuple[float, ...]:
@@ -58,7 +59,9 @@ def carry_out(trial: optuna.Trial, setting: Setting) -> tuple[float, ...]:
     watch = Watch(trial, setting.sweep.early_stop) if setting.sweep.early_stop else None
     (out / RECORD).unlink(missing_ok=True)  # without it the trial counts as unfinished, and nothing of it is collected
     try:
-        options = Options(out, setting.runs, until=until, device=setting.device, wait=True, watch=watch)
+        options = Options(
+            out, setting.runs, until=until, device=setting.device, wait=True, watch=watch, store=setting.store
+        )
         plan = run(recipe, options, setting.progress)
         if watch is not None:
             watch.replay(recipe, out)

@@ -39,18 +39,20 @@ def run_sweep(
     progress: TerminalProgress | LineProgress | None = None,
     storage: str | None = None,
     disk_gb: float | None = None,
+    store: str | None = None,
 ) -> optuna.Study:
     """Works on the study until `trials` trials are carried out in all, by default the whole grid or 20; returns it.
 
     `disk_gb` is a budget for the sweep's folder, kept after every trial as far as that is possible
-    (`compress.garbage`); study.json tells of every trial that ended. Raises UserError before any work for a bad
+    (`compress.garbage`); `store` is the address of artefacts that machines share (`compress.store`); study.json tells
+    of every trial that ended. Raises UserError before any work for a bad
     number, storage or study, and for constraints that nothing meets.
     """
     progress = progress or make_progress()
     study = prepare(sweep, runs, trials, storage)
     folder = folder_of(sweep, runs)
     claims = Claims(study, sweep, folder, wanted(sweep, trials), seed)
-    worker = Worker(claims, Setting(sweep, folder, runs, device, progress), storage)
+    worker = Worker(claims, Setting(sweep, folder, runs, device, progress, store), storage)
     while worker.step():
         if disk_gb is not None and (freed := collect_sweep(folder, runs, disk_gb)):
             progress.message(freed)
