@@ -16,9 +16,12 @@ from compress.errors import DISK_ERRORS, UserError
 USER_ERROR, INTERRUPTED = 2, 130
 # Our own progress tells what happens; the libraries' bars and advice to developers would drown it.
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
+_SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
+_ARTEFACTS = "a store of artefacts that machines share, any folder that fsspec knows, such as s3://BUCKET/artefacts"
 _RUNTIMES = ("torch", "simulation", "onnx", "htp")
 _CHIPS = ("8gen2", "8gen3", "8elite", "8elite_gen5")
-_MODULES = {"eval": "evaluate", "sweep-server": "sweep_server"}  # where the file cannot bear the name of the subcommand
+_MODULES = {"eval": "evaluate", "sweep-server": "sweep_server", "deploy-front": "deploy_front"}
+_RECIPES = ("run", "sweep", "deploy-front")  # take any field of a recipe as a flag, and go on after Ctrl-C
 Command = Callable[..., argparse.ArgumentParser]
 
 
@@ -62,6 +65,7 @@ def _add_run(command: Command) -> None:
     again = run.add_mutually_exclusive_group()
     again.add_argument("--from", metavar="STAGE", dest="start", help="compute this stage and those after it again")
     again.add_argument("--fresh", action="store_true", help="reuse nothing, not even what the repository ships")
+    run.add_argument("--artefacts", metavar="URL", help=_ARTEFACTS)
     run.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     run.add_argument("--dry-run", action="store_true", help="print the plan and its cost; do nothing")
 
@@ -102,10 +106,16 @@ def _add_sweep(command: Command) -> None:
     sweep.add_argument("--storage", metavar="URL", help=where)
     sweep.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
     sweep.add_argument("--disk-gb", metavar="GB", type=float, help="budget; artefacts of beaten trials go (see gc)")
+    sweep.add_argument("--sampler", choices=_SAMPLERS, help="what draws the trials (default: the sweep's own)")
     sweep.add_argument("--seed", type=int, default=0, help="of the sampler (default: 0)")
+    sweep.add_argument("--artefacts", metavar="URL", help=_ARTEFACTS)
     sweep.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     sweep.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
     sweep.add_argument("--slurm", metavar="N", type=int, help="print a script for an array of N jobs; do nothing")
+    sweep.add_argument("--submitit", metavar="N", type=int, help="submit N jobs with submitit, and wait for them")
+    settings = "of the jobs, may be repeated: timeout_min=600, slurm_partition=gpu, cluster=local"
+    sweep.add_argument("--submitit-set", metavar="KEY=VALUE", action="append", default=[], help=settings)
+    _add_deploy_front(command)
     serve = command("sweep-server", "Stand between a database and very many workers (gRPC).")
     serve.add_argument("storage", help="the database, for example postgresql://USER:PASSWORD@HOST/DATABASE")
     serve.add_argument("--host", default="localhost", help="address to listen on (default: localhost)")
@@ -114,6 +124,19 @@ def _add_sweep(command: Command) -> None:
     collect.add_argument("--keep-gb", metavar="GB", type=float, required=True, help="what all sweeps may take")
     collect.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
     collect.add_argument("--yes", action="store_true", help="remove it")
+
+
+def _add_deploy_front(command: Command) -> None:
+    epilog = "Fields of the stages that follow a trial's own can be changed as for `run`; the same command goes on."
+    deploy = command("deploy-front", "Take the best trials of a sweep on to their HTP binaries; one table.", epilog)
+    deploy.add_argument("study", help="the sweep, by its name, file or folder (for example runs/sweeps/scenes_ratio)")
+    top = "that many best trials, those on the front by their share of its hypervolume (default: the whole front)"
+    deploy.add_argument("--top", metavar="K", type=int, help=top)
+    deploy.add_argument("--storage", metavar="URL", help="of the study, as for `sweep` (default: its journal)")
+    deploy.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
+    deploy.add_argument("--artefacts", metavar="URL", help=_ARTEFACTS)
+    deploy.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    deploy.add_argument("--json", action="store_true", help="print one line of JSON instead of the table")
 
 
 def _add_plan(command: Command) -> None:
@@ -179,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = build_parser()
     options, overrides = parser.parse_known_args(arguments)
-    if overrides and options.command not in ("run", "sweep"):
+    if overrides and options.command not in _RECIPES:
         parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     options.overrides = overrides
     for name, value in _QUIET.items():
@@ -190,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return complain(error)
     except KeyboardInterrupt:
-        again = "; the same command continues" if options.command in ("run", "sweep") else ""
+        again = "; the same command continues" if options.command in _RECIPES else ""
         print(f"\nStopped{again}.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough

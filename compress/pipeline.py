@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from compress.recipe import Recipe, resolved_config
 from compress.runfolder import RunFolder
 from compress.sharing import planning_lock, stage_lock
 from compress.stages.context import StageContext, StageResult
+from compress.store import Store
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +87,8 @@ def carry_out(
             redo = dataclasses.replace(plan.redo, finished=(*plan.redo.finished, step.key))
             folder.note_finished(redo)
             plan = dataclasses.replace(plan, redo=redo)
+    if options.store and step.shared:
+        Store(options.store, options.runs).put(step.folder)
     folder.clear_work(step.key, step.label)
     return plan
 
@@ -98,7 +102,8 @@ def compute_once(
         progress.message(f"{step.label}: {who} is computing the same artefact; waiting for it")
 
     with stage_lock(options.runs, step.key, wait_for) as lock:
-        if source := lock.made():
+        store = Store(options.store, options.runs) if options.store else None
+        if source := lock.made() or (store.fetch(step.key) if store else None):
             plan = plan.replaced(step, action=Action.REUSE, source=source)
             adopt(dataclasses.replace(step, source=source), folder, options, progress)
         else:
@@ -122,7 +127,8 @@ def compute(
 
     def build(out: Path) -> None:
         cache = folder.cache(options.runs / ".cache", plan.redo)
-        ctx = StageContext(out, work, parent, plan.teacher, device, progress, cache)
+        watch = partial(options.watch, step.stage.name) if options.watch else None
+        ctx = StageContext(out, work, parent, plan.teacher, device, progress, cache, watch)
         with provenance.Meter(work / "meter.json") as meter:
             result = call(step, ctx)
             forget_paths(out)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -21,6 +21,7 @@ from compress.errors import Problem, UserError
 from compress.provenance import REPOSITORY
 from compress.recipe import ForeignTeacher, Recipe, stage_key
 from compress.runfolder import Redo, RunFolder
+from compress.store import Store
 
 SHIPPED = (REPOSITORY / "teachers" / "weights", REPOSITORY / "students" / "weights")
 _DEPTH = 5  # how far below a root an artefact may lie
@@ -39,7 +40,9 @@ class Action(Enum):
 class Options:
     """How to run a recipe. `out` is the run folder, `runs` the folder of all runs; both may not exist yet.
 
-    `wait` waits for another process that is at work in the run folder, where otherwise that is a UserError.
+    `wait` waits for another process that is at work in the run folder, where otherwise that is a UserError. `watch` is
+    told every point of the learning curves of stages that train, as (stage, steps, figures), and may end the run by
+    raising. `store` is the address of artefacts that other machines share (`compress.store`).
     """
 
     out: Path
@@ -50,6 +53,8 @@ class Options:
     device: str = "auto"
     shipped: tuple[Path, ...] = SHIPPED
     wait: bool = False
+    watch: Callable[[str, int, Mapping[str, float]], None] | None = None
+    store: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("out", "runs"):
@@ -112,7 +117,8 @@ def make_plan(recipe: Recipe, options: Options) -> Plan:
     keys = keys_of(recipe, teacher_card)
     redo = Redo(options.fresh, options.start) if options.fresh or options.start else None
     redo = RunFolder(options.out).unfinished(redo)
-    catalogue = Catalogue([options.out, options.runs], options.shipped)
+    store = Store(options.store, options.runs) if options.store else None
+    catalogue = Catalogue([options.out, options.runs], options.shipped, store)
     problems: list[Problem] = []
     steps: list[Step] = []
     needed = True
@@ -167,10 +173,10 @@ def keys_of(recipe: Recipe, teacher: Card | None) -> list[str]:
 
 
 class Catalogue:
-    """Every artefact within reach, by key: those of runs, then those shipped with the repository."""
+    """Every artefact within reach, by key: those of runs, those shipped with the repository, then those in a store."""
 
-    def __init__(self, runs: Sequence[Path], shipped: Sequence[Path]) -> None:
-        self._shipped = tuple(shipped)
+    def __init__(self, runs: Sequence[Path], shipped: Sequence[Path], store: Store | None = None) -> None:
+        self._shipped, self._store = tuple(shipped), store
         self._by_key: dict[str, list[Path]] = {}
         for root in [*runs, *shipped]:
             for folder, key in artefacts(Path(root)):
@@ -193,7 +199,7 @@ class Catalogue:
                     raise
                 continue
             return folder
-        return None
+        return self._store.fetch(key) if self._store is not None and inside is None else None
 
     def is_shipped(self, folder: Path) -> bool:
         """Whether the artefact belongs to the repository."""

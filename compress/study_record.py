@@ -19,11 +19,11 @@ from compress.locks import locked
 if TYPE_CHECKING:
     import optuna
 
-    from compress.sweep import Objective, Sweep
+    from compress.sweep import Ladder, Objective, Sweep
 
 STUDY, LOCK = "study.json", ".study.lock"
 # User attributes that a trial may have; reports know the first as the trial's run folder, within the sweep's.
-FOLDER, WORKER, REASON, STAGES = "folder", "worker", "reason", "stages"
+FOLDER, WORKER, REASON, STAGES, CLIMB = "folder", "worker", "reason", "stages", "ladder"
 IMPORTANCE_TRIALS = 20  # complete ones; with fewer, an estimate of what matters is mostly chance
 
 
@@ -53,10 +53,16 @@ def study_record(study: optuna.Study, sweep: Sweep, folder: Path | None = None) 
         "constraints": [{"label": limit.label, "at_most": limit.at_most} for limit in sweep.constraints],
         "grid": grid,
         "replicate": sweep.replicate,
+        "ladder": None if sweep.ladder is None else _ladder(sweep.ladder),
         "parameters": parameters(trials),
         "trials": [_trial(trial, folder) for trial in trials],
         "importance": importance(study, sweep.objectives) if grid is None else {},
     }
+
+
+def _ladder(ladder: Ladder) -> dict[str, Any]:
+    rungs = [[asdict(objective) for objective in rung] for rung in ladder.rungs]
+    return {"factor": ladder.factor, "unselected": ladder.unselected, "rungs": rungs}
 
 
 def parameters(trials: Sequence[optuna.trial.FrozenTrial]) -> list[dict[str, Any]]:
@@ -90,8 +96,11 @@ def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 def _trial(trial: optuna.trial.FrozenTrial, folder: Path | None) -> dict[str, Any]:
     own = trial.user_attrs
     place = str(own.get(FOLDER, ""))
-    noted = _noted_stages(Path(folder) / place / "recipe.json") if folder is not None and place else []
-    duration = trial.duration
+    noted = noted_stages(Path(folder) / place / "recipe.json") if folder is not None and place else []
+    duration, climb = trial.duration, own.get(CLIMB, {"values": [], "wall_s": []})
+    wall_s = duration.total_seconds() if duration is not None else None
+    if climb["wall_s"]:  # it rested on its rungs in between
+        wall_s = sum(climb["wall_s"])
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
@@ -103,7 +112,8 @@ def _trial(trial: optuna.trial.FrozenTrial, folder: Path | None) -> dict[str, An
         "reason": str(own.get(REASON, "")),
         "started_utc": _utc(trial.datetime_start),
         "finished_utc": _utc(trial.datetime_complete),
-        "wall_s": round(duration.total_seconds(), 3) if duration is not None else None,
+        "wall_s": None if wall_s is None else round(wall_s, 3),
+        "rungs": climb["values"],
         "intermediate": [[step, value] for step, value in sorted(trial.intermediate_values.items())],
         "stages": _stages(own.get(STAGES, {}), noted),
     }
@@ -120,7 +130,7 @@ def _stages(made: Mapping[str, str], noted: Sequence[dict[str, Any]]) -> list[di
     return [{name: (entry | action)[name] for name in fields} for entry, action in zip(noted, actions, strict=True)]
 
 
-def _noted_stages(path: Path) -> list[dict[str, Any]]:
+def noted_stages(path: Path) -> list[dict[str, Any]]:
     """What a run noted of its finished stages in recipe.json; nothing where it is gone or still being made."""
     try:
         entries = json.loads(path.read_text())["run"]["stages"]

@@ -24,7 +24,7 @@ def recipe():
     return toy_recipe("a", "b", steps=40, step_s={step_s})
 """
 FLAGS = {
-    "run": ["--device", "--dry-run", "--fresh", "--from", "--out", "--runs", "--until", "recipe"],
+    "run": ["--artefacts", "--device", "--dry-run", "--fresh", "--from", "--out", "--runs", "--until", "recipe"],
     "recipes": ["recipe"],
     "doctor": [],
     "eval": ["--device", "--json", "--n", "--runtime", "--seed", "--suite", "checkpoint"],
@@ -38,9 +38,10 @@ FLAGS = {
     ],
     "sensitivity": ["--criterion", "--device", "--json", "--ratios", "--run", "--samples", "--seed", "checkpoint"],
     "sweep": [
-        *("--device", "--disk-gb", "--json", "--runs", "--seed", "--slurm", "--storage", "--trials", "--workers"),
-        "sweep",
+        *("--artefacts", "--device", "--disk-gb", "--json", "--runs", "--sampler", "--seed", "--slurm", "--storage"),
+        *("--submitit", "--submitit-set", "--trials", "--workers", "sweep"),
     ],
+    "deploy-front": ["--artefacts", "--device", "--json", "--runs", "--storage", "--top", "study"],
     "sweep-server": ["--host", "--port", "storage"],
     "gc": ["--keep-gb", "--runs", "--yes"],
 }

@@ -51,7 +51,7 @@ def write(folder: Path) -> None:
     """Writes report.html and report.md of a run folder."""
     from reports.html import write_report
 
-    with _told("the report cannot be written", folder):
+    with told("the report cannot be written", folder):
         print(f"Report: {write_report(folder)}")
 
 
@@ -59,7 +59,7 @@ def write_study(folder: Path) -> None:
     """Writes report.html, its Markdown and its tables into a sweep's folder."""
     from reports.study.html import write_study as write_page
 
-    with _told("the report cannot be written", folder):
+    with told("the report cannot be written", folder):
         print(f"Report: {write_page(folder)}")
 
 
@@ -67,7 +67,7 @@ def compare(folders: Sequence[Path], out: Path | None) -> None:
     """Writes comparison.html, its Markdown and its LaTeX table."""
     from reports.study.comparison import write_comparison
 
-    with _told("the runs cannot be compared", *folders):
+    with told("the runs cannot be compared", *folders):
         print(f"Comparison: {write_comparison(folders, out)}")
 
 
@@ -76,12 +76,12 @@ def publish(folder: Path) -> None:
     from compress.provenance import REPOSITORY
     from reports.publish import publish as publish_run
 
-    with _told("the run cannot be published", folder):
+    with told("the run cannot be published", folder):
         print(f"Published: {publish_run(folder, REPOSITORY)}")
 
 
 @contextmanager
-def _told(what: str, *folders: Path) -> Iterator[None]:
+def told(what: str, *folders: Path) -> Iterator[None]:
     """What cannot be read or written is the user's to mend, so it is said as such."""
     from reports.record import ReportError
 

@@ -23,6 +23,7 @@ def main(options: argparse.Namespace) -> int:
         start=options.start,
         fresh=options.fresh,
         device=options.device,
+        store=options.artefacts,
     )
     if options.dry_run:
         from compress.estimate import plan_table

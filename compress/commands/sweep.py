@@ -7,6 +7,7 @@ import json
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ def main(options: argparse.Namespace) -> int:
     """Runs trials until there are enough, then prints the table and writes the report, or prints one line of JSON."""
     check(options)
     sweep, runs = overridden(load_sweep(options.sweep), options.overrides), Path(options.runs)
+    if options.sampler:
+        sweep = replace(sweep, sampler=options.sampler)
     if options.slurm is not None:
         from compress.sweep.slurm import script
 
@@ -54,7 +57,7 @@ def heed_requests_to_stop() -> None:
 
 def check(options: argparse.Namespace) -> None:
     """UserError for numbers that make no sense."""
-    for name in ("workers", "slurm"):
+    for name in ("workers", "slurm", "submitit"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError.of(f"{name} is {value}", f"--{name}", "Give 1 or more.")
@@ -66,6 +69,8 @@ def work(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
     """Carries out trials here, or in several processes."""
     from compress.sweep.worker import prepare, run_sweep, wanted
 
+    if options.submitit is not None:
+        return submit(sweep, runs, options)
     if options.workers == 1:
         return run_sweep(
             sweep,
@@ -75,6 +80,7 @@ def work(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
             options.device,
             storage=options.storage,
             disk_gb=options.disk_gb,
+            store=options.artefacts,
         )
     from compress.sweep.team import Team
 
@@ -85,15 +91,32 @@ def work(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
     return study
 
 
+def submit(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
+    """Carries out trials in jobs of a cluster, each one worker."""
+    from compress.sweep.jobs import WorkerJob, executor
+    from compress.sweep.jobs import work as work_in_jobs
+    from compress.sweep.worker import prepare, wanted
+
+    folder = folder_of(sweep, runs)
+    chosen = executor(folder.absolute() / "submitit", sweep.name, options.submitit_set)  # before any work
+    study = prepare(sweep, runs, options.trials, options.storage)
+    job = WorkerJob(arguments_of(options, "--json"), Path.cwd())
+    total = wanted(sweep, options.trials)
+    work_in_jobs(chosen, job, options.submitit, lambda: finished(study), total, make_progress())
+    return study
+
+
 def arguments_of(options: argparse.Namespace, *more: str) -> list[str]:
     """The same command for one worker, with `more` flags."""
     flags: dict[str, Any] = {
         "trials": options.trials,
         "storage": options.storage,
         "runs": options.runs,
+        "sampler": options.sampler,
         "seed": options.seed,
         "device": options.device,
         "disk-gb": options.disk_gb,
+        "artefacts": options.artefacts,
     }
     given = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
     return ["sweep", options.sweep, *given, *more, *options.overrides]

@@ -12,7 +12,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,6 +211,20 @@ class _Checkpoints(L.Callback):
             self.save(trainer)
 
 
+class _Watch(L.Callback):
+    """Tells whoever watches the run every new point of the learning curves; what that raises ends the training."""
+
+    def __init__(self, watch: Callable[[int, Mapping[str, float]], None]) -> None:
+        self._watch, self._told = watch, 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(module, TrainingStage)
+        new = {name: rows[-1][1] for name, rows in module.curves.items() if rows[-1][0] == module.updates}
+        if new and module.updates > self._told:
+            self._told = module.updates
+            self._watch(module.updates, new)
+
+
 def _mix(seed: int, update: int) -> int:
     """A generator seed that differs for every (seed, update)."""
     return (seed * 1_000_003 + update * 2_654_435_761) % (2**63)
@@ -232,6 +246,7 @@ def fit(stage: TrainingStage, ctx: StageContext, label: str) -> TrainingStage:
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     checkpoint = ctx.work / CHECKPOINT
     ctx.work.mkdir(parents=True, exist_ok=True)
+    watching = [_Watch(ctx.watch)] if ctx.watch is not None else []
     trainer = L.Trainer(
         max_epochs=-1,
         accelerator="gpu" if ctx.device.type == "cuda" else "cpu",
@@ -241,7 +256,7 @@ def fit(stage: TrainingStage, ctx: StageContext, label: str) -> TrainingStage:
             CSVLogger(ctx.logs, name="csv", flush_logs_every_n_steps=1),
             TensorBoardLogger(ctx.logs, name="tensorboard", version=0),
         ],
-        callbacks=[_Checkpoints(checkpoint, config.checkpoint_every_s)],
+        callbacks=[_Checkpoints(checkpoint, config.checkpoint_every_s), *watching],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,6 +34,7 @@ class StageContext:
     teacher the frozen teacher's artefact; None in a recipe that trains the teacher itself
     device  where to compute; None for a stage whose configuration says that it uses no torch
     cache   folder shared by runs, for derived data in keyed files (rendered latents); may be deleted at any time
+    watch   told every point of a training stage's learning curves, as (steps, figures); what it raises ends the stage
     """
 
     out: Path
@@ -42,6 +44,7 @@ class StageContext:
     device: torch.device
     progress: Progress
     cache: Path
+    watch: Callable[[int, Mapping[str, float]], None] | None = None
 
     @property
     def logs(self) -> Path:

@@ -7,6 +7,8 @@ together; a trial whose worker died is taken over by another, in its own run fol
 from compress.sweep.definition import (
     TRIALS,
     Constraint,
+    EarlyStop,
+    Ladder,
     Objective,
     Sweep,
     folder_of,
@@ -15,4 +17,15 @@ from compress.sweep.definition import (
     trial_folder,
 )
 
-__all__ = ["TRIALS", "Constraint", "Objective", "Sweep", "folder_of", "load_sweep", "overridden", "trial_folder"]
+__all__ = [
+    "TRIALS",
+    "Constraint",
+    "EarlyStop",
+    "Ladder",
+    "Objective",
+    "Sweep",
+    "folder_of",
+    "load_sweep",
+    "overridden",
+    "trial_folder",
+]

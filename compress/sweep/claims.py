@@ -7,24 +7,29 @@ folder; nothing is asked twice. All of this happens under one lock, so that two 
 Where workers share a database but no disk, locks tell nothing about trials from elsewhere. There the database's
 heartbeats do (Optuna's `fail_stale_trials`: the trial fails, and a copy of it is queued), and of trials that were asked
 at the same moment the later ones are given up again if they are too many.
+
+On a ladder a trial that rests on a rung is nobody's: it is claimed again when it may climb on, where its artefacts are.
 """
 
 from __future__ import annotations
 
 import uuid
 import warnings
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.artifact import write_json
 from compress.locks import FileLock, locked, this_process
-from compress.study_record import REASON, WORKER
+from compress.study_record import CLIMB, FOLDER, REASON, WORKER
 from compress.sweep.definition import Sweep
-from compress.sweep.sampling import next_point, sampler
+from compress.sweep.early import pruner
+from compress.sweep.ladder import climb_of, climbers, ended, entered, hopeless, rests, why_stopped
+from compress.sweep.sampling import kind_for_next, next_point, sampler
+from compress.sweep.trial import RECORD
 
 if TYPE_CHECKING:
     import optuna
@@ -60,7 +65,9 @@ class Claims:
         try:
             with locked(self._locks / "claims"):
                 if not self.done():
-                    claim, lock = self._take_over() or self._ask() or (None, None)
+                    claim, lock = self._take_over() or self._send_on() or self._ask() or (None, None)
+                if claim is None:
+                    self._stop_the_rest()
             yield claim
         finally:
             if lock is not None:
@@ -69,16 +76,25 @@ class Claims:
     def done(self) -> bool:
         """Whether there is nothing left to do, for this worker or another."""
         trials = self.study.get_trials(deepcopy=False)
-        states = Counter(trial.state.name for trial in trials)
-        if states["COMPLETE"] >= self._wanted:
+        if sum(map(ended, trials)) >= self._wanted or self._settled(trials):
             return True
         exhausted = self._sweep.grid is not None and next_point(self._sweep, trials, self._seed) is None
-        return exhausted and not states["RUNNING"] + states["WAITING"]
+        return exhausted and not any(trial.state.name in ("RUNNING", "WAITING") for trial in trials)
 
     def others_at_work(self) -> list[str]:
         """The workers at trials, as they call themselves."""
-        running = [trial for trial in self._others() if trial.state.name == "RUNNING"]
+        running = [trial for trial in self._others() if trial.state.name == "RUNNING" and not rests(trial)]
         return [trial.user_attrs.get(WORKER, {}).get("process", "a worker that just began") for trial in running]
+
+    def rest(self, claim: Claim, values: Sequence[float] | None, wall_s: float) -> None:
+        """Leaves a trial on the rung it was sent to, with what it is worth there; without values it is at the top."""
+        climb = climb_of(claim.trial.user_attrs).reached(values, wall_s)
+        claim.trial.set_user_attr(CLIMB, climb.as_json())
+        ladder = self._sweep.ladder
+        if values is None or len(values) > 1 or ladder is None:
+            return
+        if ladder.rungs[climb.target][0].maximize == self._sweep.objectives[0].maximize:
+            claim.trial.report(values[0], climb.target)  # a sampler takes a stopped trial for what it was worth there
 
     def put_back(self, claim: Claim) -> None:
         """Leaves a trial for whoever comes next; being interrupted is no attempt."""
@@ -96,20 +112,69 @@ class Claims:
 
         for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             lock = FileLock(self._locks / str(trial.number))
-            if not self._is_ours(trial) or not lock.try_acquire():
+            if rests(trial) or not self._is_ours(trial) or not lock.try_acquire():
                 continue
             if _attempts(trial.user_attrs) >= MAX_ATTEMPTS:
                 self.fail(trial, f"its workers died {MAX_ATTEMPTS} times")
                 lock.release()
                 continue
             _beat(self.study, trial._trial_id)
-            self.study.sampler = sampler(self._seed + trial.number)
+            self._prepare(trial.number, self._sweep.sampler)
             return self._claimed(optuna.Trial(self.study, trial._trial_id), True), lock
         return None
+
+    def _send_on(self) -> tuple[Claim, FileLock] | None:
+        """The highest resting trial that may climb on. Those that never will are told so, for the sampler to know."""
+        import optuna
+
+        if self._sweep.ladder is None:
+            return None
+        for trial in hopeless(self.study.get_trials(deepcopy=False), self._sweep, self._wanted):
+            self._stop(trial)
+        for trial in climbers(self.study.get_trials(deepcopy=False), self._sweep, self._wanted):
+            lock = FileLock(self._locks / str(trial.number))
+            if not self._is_ours(trial) or not lock.try_acquire():
+                continue
+            _beat(self.study, trial._trial_id)
+            self._prepare(trial.number, self._sweep.sampler)
+            mine = optuna.Trial(self.study, trial._trial_id)
+            mine.set_user_attr(CLIMB, climb_of(trial.user_attrs).sent_on().as_json())
+            self._note(mine, attempts=1)
+            return Claim(mine, False), lock
+        return None
+
+    def _settled(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether all are on the ladder, nobody climbs, and none that may climb on rests here."""
+        if self._sweep.ladder is None or sum(map(entered, trials)) < self._wanted or any(map(climbing, trials)):
+            return False
+        return not any(self._is_ours(trial) for trial in climbers(trials, self._sweep, self._wanted))
+
+    def _stop_the_rest(self) -> None:
+        """Ends the trials that rest for good. Those that may climb on are left to the workers of their place."""
+        trials = self.study.get_trials(deepcopy=False)
+        if not self._settled(trials):
+            return
+        leave = {trial.number for trial in climbers(trials, self._sweep, self._wanted)}
+        for trial in trials:
+            if rests(trial) and trial.number not in leave:
+                self._stop(trial)
+
+    def _stop(self, trial: FrozenTrial) -> None:
+        """Ends a trial on its rung; its record in the run folder says that it is over, and its artefacts may go."""
+        import optuna
+
+        out = self._locks.parent / str(trial.user_attrs[FOLDER])
+        if out.is_dir():
+            write_json(out / RECORD, {"number": trial.number, "params": trial.params, "values": None})
+        with suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # a worker elsewhere was first
+            self.study._storage.set_trial_user_attr(trial._trial_id, REASON, why_stopped(trial, self._sweep))
+            self.study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
 
     def _ask(self) -> tuple[Claim, FileLock] | None:
         import optuna
 
+        for trial in filter(rests, self.study.get_trials(deepcopy=False)):
+            _beat(self.study, trial._trial_id)  # nobody is at work at it, and it is not dead
         optuna.storages.fail_stale_trials(self.study)
         trials = self.study.get_trials(deepcopy=False)
         if len(self._others()) >= self._wanted:
@@ -119,7 +184,7 @@ class Claims:
             if point is None:
                 return None
             self.study.enqueue_trial(point)
-        self.study.sampler = sampler(self._seed + len(trials))
+        self._prepare(len(trials), kind_for_next(self._sweep, trials))
         with warnings.catch_warnings():  # "Heartbeat ... is supposed to be used with Study.optimize": the worker beats
             warnings.filterwarnings("ignore", message="Heartbeat of storage")
             trial = self.study.ask()
@@ -130,13 +195,14 @@ class Claims:
         lock.acquire()
         return self._claimed(trial, False), lock
 
-    def _others(self, before: int | None = None) -> list[FrozenTrial]:
-        """Trials that are complete, or may yet be; of those that are running only the ones before a number."""
-        import optuna
+    def _prepare(self, number: int, kind: str) -> None:
+        """Gives the study what draws a trial's parameters and what may stop it."""
+        self.study.sampler, self.study.pruner = sampler(self._seed + number, kind), pruner(self._sweep)
 
-        complete, running = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.RUNNING
-        trials = self.study.get_trials(deepcopy=False, states=(complete, running))
-        return [trial for trial in trials if trial.state == complete or before is None or trial.number < before]
+    def _others(self, before: int | None = None) -> list[FrozenTrial]:
+        """Trials that are carried out, or will be; of those that are running only the ones before a number."""
+        trials = filter(entered, self.study.get_trials(deepcopy=False))
+        return [trial for trial in trials if ended(trial) or before is None or trial.number < before]
 
     def _is_ours(self, trial: FrozenTrial) -> bool:
         """Whether a trial's lock would be here. One without a place was left by a worker that died as it asked."""
@@ -153,6 +219,11 @@ class Claims:
     def _note(self, trial: optuna.Trial, attempts: int) -> None:
         value = {"place": self._place, "process": this_process(), "attempts": attempts}
         trial.set_user_attr(WORKER, value)
+
+
+def climbing(trial: FrozenTrial) -> bool:
+    """Whether somebody is at work at a trial, or was until he died."""
+    return trial.state.name == "RUNNING" and not rests(trial)
 
 
 def _attempts(attributes: dict[str, Any]) -> int:

@@ -51,11 +51,47 @@ class Constraint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlyStop:
+    """Ends a trial that falls behind others while one of its stages trains, by a figure of the learning curve.
+
+    `curve` is judged in the direction of the sweep's one objective; it has a point wherever the stage reports one
+    (`validate_every`). "median" stops what is worse than half of the others at the same step, "hyperband" all but the
+    best third at steps that triple up to `last_step`; nothing is stopped before `first_step`.
+    """
+
+    stage: str
+    curve: str
+    pruner: str = "median"
+    first_step: int = 1
+    last_step: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """Rungs below the sweep's own objectives, from cheap to dear; a trial climbs on only if it is among the best.
+
+    A rung holds stand-ins for the sweep's objectives, in their order, each with its own direction (an error may stand
+    in for a score); a trial runs to the last stage that they name.
+    One trial in `factor` climbs on (`compress.sweep.ladder`). The first `unselected` climb to the top whatever they
+    score: the rank correlation between rungs over these is that of the space, over the others that of a selection.
+    """
+
+    rungs: tuple[tuple[Objective, ...], ...]
+    factor: int = 3
+    unselected: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """What to search: `sample` turns an Optuna trial into a recipe; the objectives are traded off, within constraints.
 
     With a `grid`, every combination of its values is tried once instead, a comparison whose table has a row for each;
     combinations that differ in `replicate` alone share their row, as mean and spread.
+
+    `finish` says how a trial goes on to the phone: it gets the trial's recipe and returns the whole one, which begins
+    with the same stages (`pocketdiff deploy-front`). A sweep whose recipes end in stage deploy needs none. With a
+    `ladder` only the best trials are carried out whole; with an `early_stop` trials end within a stage. `sampler` names
+    one of `compress.sweep.sampling.SAMPLERS`.
     """
 
     name: str
@@ -65,6 +101,10 @@ class Sweep:
     constraints: tuple[Constraint, ...] = ()
     grid: dict[str, Sequence[Any]] | None = None
     replicate: str = "seed"
+    finish: Callable[[Recipe], Recipe] | None = None
+    ladder: Ladder | None = None
+    early_stop: EarlyStop | None = None
+    sampler: str = "tpe"
 
     @property
     def size(self) -> int | None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from compress.study_record import FOLDER, STAGES
 from compress.sweep.definition import Sweep
+from compress.sweep.front import losses_of, reference_of
+from compress.sweep.ladder import ended
 from compress.sweep.trial import RUN
 
 if TYPE_CHECKING:
@@ -29,10 +31,8 @@ def outcome(study: optuna.Study, sweep: Sweep, wall_s: float) -> dict[str, Any]:
 
 
 def finished(study: optuna.Study) -> int:
-    """How many trials are complete."""
-    import optuna
-
-    return len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+    """How many trials are carried out."""
+    return sum(map(ended, study.get_trials(deepcopy=False)))
 
 
 def stages(trials: list[FrozenTrial]) -> tuple[int, int]:
@@ -53,16 +53,11 @@ def hypervolume(trials: list[FrozenTrial], sweep: Sweep) -> float | None:
 
     Optuna's own, which keeps it from its users (optuna._hypervolume).
     """
-    import numpy as np
     from optuna._hypervolume import compute_hypervolume
 
-    signs = np.array([-1.0 if objective.maximize else 1.0 for objective in sweep.objectives])
-    losses = np.array([trial.values for trial in trials if trial.values is not None and trial.state.name == "COMPLETE"])
-    if not len(losses):
+    found = [trial.values for trial in trials if trial.values is not None and trial.state.name == "COMPLETE"]
+    if not found:
         return None
-    losses = losses * signs
-    worst = [objective.worst for objective in sweep.objectives]
-    given = np.array([np.nan if value is None else value for value in worst]) * signs
-    reference = np.where(np.isnan(given), losses.max(axis=0), given)
-    within = losses[(losses <= reference).all(axis=1)]
-    return float(compute_hypervolume(within, reference))
+    losses = losses_of(found, sweep.objectives)
+    reference = reference_of(losses, sweep.objectives)
+    return float(compute_hypervolume(losses[(losses <= reference).all(axis=1)], reference))

@@ -5,29 +5,57 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from compress.errors import UserError
 from compress.sweep.definition import Sweep
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
+POPULATION = 16  # of a generation; Optuna's 50 is more than most studies have trials
 STARTUP_TRIALS = 8  # drawn at random before the sampler has anything to go by
 GRID_ATTEMPTS = 2  # at a combination that fails
 
 
-def sampler(seed: int) -> optuna.samplers.BaseSampler:
+def sampler(seed: int, kind: str = "tpe") -> optuna.samplers.BaseSampler:
     """What draws one trial. A new one for each: a sweep that goes on draws what an unbroken one would have drawn, and
     no two workers the same.
 
-    Trials that others are at count as bad ones (Optuna's constant liar), so workers look in different places; so do
-    those that broke a constraint, the worse the further.
+    "tpe": trials that others are at count as bad ones (Optuna's constant liar), so workers look in different places; so
+    do those that broke a constraint, the worse the further. "gp" is a Gaussian process, for few and dear trials; it
+    models constraints too. "nsga2" and "nsga3" (many objectives) breed from the front, for hundreds of trials.
     """
-    import optuna
+    from optuna import samplers
 
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+    if kind == "gp":
+        return samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+    if kind == "nsga2":
+        return samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
+    if kind == "nsga3":
+        return samplers.NSGAIIISampler(seed=seed, population_size=POPULATION)
+    if kind == "random":
+        return samplers.RandomSampler(seed=seed)
+    assert kind == "tpe", kind
+    return samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+
+
+def check_sampler(sweep: Sweep) -> None:
+    """UserError for a sampler that is not known."""
+    if sweep.sampler not in SAMPLERS:
+        remedy = f"Use one of {', '.join(SAMPLERS)}."
+        raise UserError.of(f"there is no sampler {sweep.sampler!r}", f"sweep {sweep.name!r}", remedy)
+
+
+def kind_for_next(sweep: Sweep, trials: Sequence[FrozenTrial]) -> str:
+    """The sampler that draws the next trial: the sweep's, but random after one of a Gaussian process that broke a
+    constraint. That learns from complete trials alone, and would ask for the same point again."""
+    last = trials[-1] if trials else None
+    broke = last is not None and any(excess > 0 for excess in last.constraints.values())
+    return "random" if sweep.sampler == "gp" and broke else sweep.sampler
 
 
 def next_point(sweep: Sweep, trials: Iterable[FrozenTrial], seed: int) -> dict[str, Any] | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.errors import UserError
 from compress.sweep.definition import Sweep
 from compress.sweep.space import check_space
-from compress.sweep.storage import answering, open_storage, public
+from compress.sweep.storage import JOURNAL, answering, open_storage, public
 
 if TYPE_CHECKING:
     import optuna
@@ -25,4 +26,26 @@ def open_study(sweep: Sweep, folder: Path, url: str | None = None) -> optuna.Stu
         directions = ["maximize" if objective.maximize else "minimize" for objective in sweep.objectives]
         study = optuna.create_study(study_name=sweep.name, storage=storage, directions=directions, load_if_exists=True)
         check_space(study, sweep, str(folder) if url is None else public(url))
+    return study
+
+
+def find_study(sweep: Sweep, folder: Path, url: str | None = None) -> optuna.Study:
+    """The same, but only if it is there; nothing is created. UserError where there is no such study."""
+    import optuna
+
+    where = str(folder) if url is None else public(url)
+    missing = UserError.of(
+        f"there is no study {sweep.name!r}",
+        where,
+        "Run `pocketdiff sweep` first, or name the place of its study with --runs and --storage.",
+    )
+    if url is None and not (folder / JOURNAL).is_file():
+        raise missing
+    storage = open_storage(url, folder)
+    with answering(url):
+        try:
+            study = optuna.load_study(study_name=sweep.name, storage=storage)
+        except KeyError:
+            raise missing from None
+        check_space(study, sweep, where)
     return study

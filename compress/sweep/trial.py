@@ -16,6 +16,8 @@ from compress.progress import LineProgress, TerminalProgress
 from compress.recipe import Recipe
 from compress.study_record import FOLDER, STAGES
 from compress.sweep.definition import Objective, Sweep, trial_folder
+from compress.sweep.early import Watch
+from compress.sweep.ladder import climb_of, goal
 
 if TYPE_CHECKING:
     import optuna
@@ -37,24 +39,33 @@ class Setting:
     runs: Path
     device: str
     progress: TerminalProgress | LineProgress
+    store: str | None = None  # of artefacts
 
 
 def carry_out(trial: optuna.Trial, setting: Setting) -> tuple[float, ...]:
-    """Runs the trial's recipe in its own folder and returns the objectives' values; the same trial may be carried out
-    again after a kill. Raises Infeasible before any work."""
+    """Runs the trial's recipe in its own folder, of a ladder to the rung it is sent to, and returns the values there;
+    the same trial may be carried out again after a kill. Raises Infeasible before any work, and optuna.TrialPruned
+    where the sweep stops trials early."""
     began_s = time.monotonic()
     recipe = setting.sweep.sample(trial)
     recipe.check()
     check_constraints(trial, setting.sweep, recipe)
+    objectives, until = goal(setting.sweep, recipe, climb_of(trial.user_attrs).target)
     out = setting.folder / trial_folder(trial.params)
     trial.set_user_attr(FOLDER, out.name)
     said = ", ".join(f"{name} {value}" for name, value in trial.params.items())
-    setting.progress.message(f"trial {trial.number}: {said}")
+    setting.progress.message(f"trial {trial.number}{f', to {until}' if until else ''}: {said}")
     record: dict[str, Any] = {"number": trial.number, "params": trial.params, "values": None}
+    watch = Watch(trial, setting.sweep.early_stop) if setting.sweep.early_stop else None
     (out / RECORD).unlink(missing_ok=True)  # without it the trial counts as unfinished, and nothing of it is collected
     try:
-        plan = run(recipe, Options(out=out, runs=setting.runs, device=setting.device, wait=True), setting.progress)
-        values = tuple(value_of(objective, recipe, out) for objective in setting.sweep.objectives)
+        options = Options(
+            out, setting.runs, until=until, device=setting.device, wait=True, watch=watch, store=setting.store
+        )
+        plan = run(recipe, options, setting.progress)
+        if watch is not None:
+            watch.replay(recipe, out)
+        values = tuple(value_of(objective, recipe, out) for objective in objectives)
     except (UserError, OSError):
         raise
     except Exception:
@@ -63,7 +74,8 @@ def carry_out(trial: optuna.Trial, setting: Setting) -> tuple[float, ...]:
     stages = how_made(plan)
     trial.set_user_attr(STAGES, stages)
     took_s = round(time.monotonic() - began_s, 2)
-    write_json(out / RECORD, record | {"values": values, STAGES: stages, "wall_s": took_s})
+    if until is None:
+        write_json(out / RECORD, record | {"values": values, STAGES: stages, "wall_s": took_s})
     return values
 
 

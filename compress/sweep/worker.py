@@ -15,6 +15,9 @@ from compress.runfolder import RunFolder
 from compress.study_record import REASON, write_study_record
 from compress.sweep.claims import Claim, Claims
 from compress.sweep.definition import TRIALS, Sweep, folder_of
+from compress.sweep.early import check_early_stop
+from compress.sweep.ladder import check_ladder, climb_of
+from compress.sweep.sampling import check_sampler
 from compress.sweep.storage import answering, open_storage, public, storage_errors
 from compress.sweep.study import open_study
 from compress.sweep.trial import Infeasible, Setting, carry_out
@@ -36,18 +39,20 @@ def run_sweep(
     progress: TerminalProgress | LineProgress | None = None,
     storage: str | None = None,
     disk_gb: float | None = None,
+    store: str | None = None,
 ) -> optuna.Study:
-    """Works on the study until `trials` trials are complete in all, by default the whole grid or 20; returns it.
+    """Works on the study until `trials` trials are carried out in all, by default the whole grid or 20; returns it.
 
     `disk_gb` is a budget for the sweep's folder, kept after every trial as far as that is possible
-    (`compress.garbage`); study.json tells of every trial that ended. Raises UserError before any work for a bad
+    (`compress.garbage`); `store` is the address of artefacts that machines share (`compress.store`); study.json tells
+    of every trial that ended. Raises UserError before any work for a bad
     number, storage or study, and for constraints that nothing meets.
     """
     progress = progress or make_progress()
     study = prepare(sweep, runs, trials, storage)
     folder = folder_of(sweep, runs)
     claims = Claims(study, sweep, folder, wanted(sweep, trials), seed)
-    worker = Worker(claims, Setting(sweep, folder, runs, device, progress), storage)
+    worker = Worker(claims, Setting(sweep, folder, runs, device, progress, store), storage)
     while worker.step():
         if disk_gb is not None and (freed := collect_sweep(folder, runs, disk_gb)):
             progress.message(freed)
@@ -55,7 +60,7 @@ def run_sweep(
 
 
 def wanted(sweep: Sweep, trials: int | None) -> int:
-    """How many trials are to be complete in the end."""
+    """How many trials are to be carried out in the end, to whatever rung they get."""
     return (sweep.size or TRIALS) if trials is None else trials
 
 
@@ -63,6 +68,9 @@ def prepare(sweep: Sweep, runs: Path, trials: int | None, storage: str | None) -
     """Checks everything that can be checked before any work, and makes the sweep's folder and study."""
     if wanted(sweep, trials) < 1:
         raise UserError.of(f"--trials is {trials}", "command line", "Ask for at least 1 trial.")
+    check_ladder(sweep)
+    check_early_stop(sweep)
+    check_sampler(sweep)
     folder = folder_of(sweep, runs)
     if storage is not None:
         open_storage(storage, folder)  # an address that cannot be used leaves nothing behind
@@ -104,6 +112,7 @@ class Worker:
         import optuna
 
         study, trial, state = self._claims.study, claim.trial, optuna.trial.TrialState
+        began_s = time.monotonic()
         if claim.taken_over:
             self._setting.progress.message(f"trial {trial.number}: taken over from a worker that died")
         try:
@@ -113,6 +122,11 @@ class Worker:
             study.tell(trial, state=state.PRUNED)  # a sampler learns from pruned trials, not from failed ones
             self._record()
             self._count_infeasible(trial, str(reason))
+        except optuna.TrialPruned as reason:
+            self._setting.progress.message(f"trial {trial.number}: stopped, {reason}")
+            trial.set_user_attr(REASON, str(reason))
+            study.tell(trial, state=state.PRUNED)
+            self._record()
         except storage_errors(self._storage):
             raise
         except UserError as error:
@@ -128,18 +142,35 @@ class Worker:
             self._claims.put_back(claim)
             raise
         else:
-            self._tell(trial, values)
+            self._tell(claim, values, time.monotonic() - began_s)
 
-    def _tell(self, trial: optuna.Trial, values: tuple[float, ...]) -> None:
+    def _tell(self, claim: Claim, values: tuple[float, ...], wall_s: float) -> None:
+        import optuna
+
         self._failures = self._infeasible = 0
+        trial = claim.trial
         try:
-            self._claims.study.tell(trial, values)
-        except ValueError as error:
-            if "Cannot tell" not in str(error):
+            if not self._rested(claim, values, wall_s):
+                self._claims.study.tell(trial, values)
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
+            if isinstance(error, ValueError) and "Cannot tell" not in str(error):
                 raise
             # Its heartbeats were late, so the study holds it for dead and asks it again; all is there to be reused.
             self._setting.progress.message(f"trial {trial.number}: finished, but given to another worker meanwhile")
         self._record()
+
+    def _rested(self, claim: Claim, values: tuple[float, ...], wall_s: float) -> bool:
+        """Notes on a ladder how far the trial has come; whether that is a rung below the top."""
+        ladder = self._setting.sweep.ladder
+        if ladder is None:
+            return False
+        target = climb_of(claim.trial.user_attrs).target
+        below = target < len(ladder.rungs)
+        self._claims.rest(claim, values if below else None, wall_s)
+        if below:
+            shown = ", ".join(f"{entry.label} {x:.4g}" for entry, x in zip(ladder.rungs[target], values, strict=True))
+            self._setting.progress.message(f"trial {claim.trial.number}: on rung {target} with {shown}")
+        return below
 
     def _fail(self, trial: optuna.Trial, reason: str) -> None:
         self._claims.fail(trial, reason)

@@ -11,17 +11,20 @@ Time
 
 Expected
     A Pareto front from about 3 M parameters up to 35 % of the teacher's 21.6 M, which is what we may ship. The error
-    before training ranks students, it does not score them.
+    before training ranks students, it does not score them. `pocketdiff deploy-front scenes_ratio --top 3` takes the
+    best through all later stages of scenes_full, at their full length unless it is changed (--joint.steps 100).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compress.config.prune import CRITERIA, PruneConfig
 from compress.recipe import Recipe
 from compress.sweep import Objective, Sweep
 from compress.sweep.limits import student_limit
+from recipes import scenes_full
 from recipes.scenes_full import TEACHER
 
 if TYPE_CHECKING:
@@ -48,12 +51,19 @@ def sample(trial: optuna.Trial) -> Recipe:
     return Recipe(name="scenes_ratio", description="One trial.", teacher=TEACHER, stages=(prune,))
 
 
+def finish(recipe: Recipe) -> Recipe:
+    """The stages of scenes_full behind pruning, and its judge."""
+    full = scenes_full.recipe()
+    return replace(recipe, stages=(*recipe.stages, *full.stages[1:]), judge=full.judge)
+
+
 def sweep() -> Sweep:
     """Two objectives, both from the card of stage prune."""
     return Sweep(
         name="scenes_ratio",
         description="Student size against velocity error after pruning.",
         sample=sample,
+        finish=finish,
         constraints=(student_limit("parameters_m", AT_MOST_M),),
         objectives=(
             Objective(stage="prune", metric="velocity_mse", label="velocity error"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from reports.cards import read_json
 from reports.record import ReportError
-from reports.study.record import Objective, Parameter, StageTime, Study, Trial, Value
+from reports.study.record import Ladder, Objective, Parameter, StageTime, Study, Trial, Value
 
 STUDY = "study.json"
 STATES = ("complete", "pruned", "fail", "running", "waiting")
@@ -44,6 +44,7 @@ def read_study(folder: Path) -> Study:
         importance=_mapping(raw.get("importance") or {}, f"{path}: importance"),
         grid=grid,
         replicate=str(raw.get("replicate") or "seed"),
+        ladder=_ladder(raw.get("ladder"), f"{path}: ladder"),
     )
 
 
@@ -66,6 +67,15 @@ def _grid(raw: Any, trials: Sequence[Trial], path: Path) -> dict[str, tuple[Valu
                 where = f"{path}: trial {trial.number}: {name}"
                 raise ReportError(f"{where} is {trial.params.get(name)!r}, none of the grid's values. {_REMEDY}")
     return grid
+
+
+def _ladder(raw: Any, where: str) -> Ladder | None:
+    if raw is None:
+        return None
+    raw = _mapping(raw, where)
+    rungs = tuple(tuple(_objective(row, f"{where}.rungs") for row in rung) for rung in _needed(raw, "rungs", where))
+    factor = int(_number(_needed(raw, "factor", where), f"{where}.factor"))
+    return Ladder(rungs=rungs, factor=factor, unselected=int(raw.get("unselected") or 0))
 
 
 def _objective(raw: Any, where: str) -> Objective:
@@ -109,6 +119,7 @@ def _trial(raw: Any, objectives: int, where: str) -> Trial:
         wall_s=None if wall_s is None else _number(wall_s, f"{where}.wall_s"),
         intermediate=_curve(raw.get("intermediate") or [], f"{where}.intermediate"),
         stages=tuple(_stage(row, f"{where}.stages[{i}]") for i, row in enumerate(raw.get("stages") or [])),
+        rungs=tuple(tuple(_finite(v, f"{where}.rungs") for v in rung) for rung in raw.get("rungs") or []),
     )
 
 

@@ -29,6 +29,16 @@ class Objective:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """Rungs below the study's objectives, each with stand-ins for them in their order. One trial in `factor` climbed
+    on, and the first `unselected` whatever they scored."""
+
+    rungs: tuple[tuple[Objective, ...], ...]
+    factor: int
+    unselected: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parameter:
     """One dimension of the space: a range of numbers (`low` to `high`), or `choices` in order."""
 
@@ -72,6 +82,7 @@ class Trial:
     wall_s: float | None = None
     intermediate: tuple[tuple[float, float], ...] = ()  # (step, value)
     stages: tuple[StageTime, ...] = ()
+    rungs: tuple[tuple[float | None, ...], ...] = ()  # of a ladder, below the top: the values on each it reached
 
     @property
     def judged(self) -> bool:
@@ -105,6 +116,12 @@ class Study:
     importance: Mapping[str, Mapping[str, float]]
     grid: Mapping[str, tuple[Value, ...]] | None = None
     replicate: str = "seed"
+    ladder: Ladder | None = None
+
+    @cached_property
+    def entered(self) -> tuple[Trial, ...]:
+        """The trials that were carried out or are under way, by number: neither failed nor above a constraint."""
+        return tuple(trial for trial in self.trials if trial.state != "fail" and trial.feasible)
 
     @cached_property
     def comparable(self) -> tuple[Trial, ...]:
