@@ -77,7 +77,8 @@ def _add_eval(command: Command) -> None:
 
 def _add_generate(command: Command) -> None:
     generate = command("generate", "Make a picture, or edit one.")
-    generate.add_argument("checkpoint", help="artefact folder, for example runs/scenes/70-distill")
+    where = "artefact folder, for example runs/scenes/70-distill, or a bundle (with --runtime htp or onnx)"
+    generate.add_argument("checkpoint", help=where)
     generate.add_argument("prompt", help='for example "a red circle", or with --image "remove the red circle"')
     generate.add_argument("--image", metavar="PNG", help="the picture to edit")
     generate.add_argument("-n", type=int, default=1, help="how many pictures (default: 1)")

@@ -81,6 +81,7 @@ class DeployConfig(StageConfig):
     runner: ClassVar[str] = "compress.stages.deploy:run"
 
     name: str = "deploy"
+    code_version: ClassVar[int] = 2
     soc_model: int = 57
     optimization_mode: int = 3
     eval_images: int = 100
