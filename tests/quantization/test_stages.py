@@ -75,7 +75,8 @@ def test_quantized_deployed_and_opened(tmp_path: Path) -> None:
     parent = tmp_path / "parent"
     tiny_system(sampling=FEW_STEPS).save(parent)
     first = context(tmp_path / "quantize", parent=parent)
-    made = quantize.run(QuantizeConfig(generations=3, edits=3, sensitivity=True, wide_weights_mb=0.02), first)
+    config = QuantizeConfig(generations=3, edits=3, sensitivity=True, wide_weights_mb=0.02, qairt=True)
+    made = quantize.run(config, first)
     assert made.metrics["aimet_vs_float_sqnr_db"] > 25 and made.metrics["onnx_vs_aimet_sqnr_db"] > 55
     assert made.metrics["calibration_calls_count"] == (3 + 3 - 2) * 2
     assert len(made.curves["aimet_vs_float_sqnr_db_by_step"]) == 2
@@ -84,12 +85,18 @@ def test_quantized_deployed_and_opened(tmp_path: Path) -> None:
         "encodings.json",
         "io_spec.json",
         "model.onnx",
+        "qairt",
         "rounded.safetensors",
         "sensitivity.json",
         "vae_decoder.encodings.json",
         "vae_decoder.onnx",
         "vae_encoder.encodings.json",
         "vae_encoder.onnx",
+    ]
+    assert sorted(file.name for file in (first.out / "quantized" / "qairt").iterdir()) == [
+        f"{network}{ending}"
+        for network in ("unet", "vae_decoder", "vae_encoder")
+        for ending in (".onnx", "_encodings_1.0.0.json", "_encodings_2.0.0.json")
     ]
     assert made.metrics["wide_weights_count"] > 0 and made.metrics["weight_noise_share"] > 0
     assert made.metrics["vae_decoder_aimet_vs_float_sqnr_db"] > 25 < made.metrics["vae_encoder_aimet_vs_float_sqnr_db"]
