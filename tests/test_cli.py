@@ -37,6 +37,7 @@ FLAGS = {
         *("--tokens", "folder"),
     ],
     "sensitivity": ["--criterion", "--device", "--json", "--ratios", "--run", "--samples", "--seed", "checkpoint"],
+    "nncf": ["--forms", "--images", "--json", "--out", "checkpoint"],
     "sweep": [
         *("--device", "--disk-gb", "--json", "--runs", "--seed", "--slurm", "--storage", "--trials", "--workers"),
         "sweep",

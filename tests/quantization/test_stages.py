@@ -119,6 +119,31 @@ def test_quantized_deployed_and_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_nncf_stands_beside_aimet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command on a quantize artefact: files, and rows with the columns of its card."""
+    from compress import cli
+    from compress.stages import quantize
+
+    parent = tmp_path / "parent"
+    tiny_system(sampling=FEW_STEPS).save(parent)
+    stage = context(tmp_path / "quantize", parent=parent)
+    made = quantize.run(QuantizeConfig(generations=3, edits=3, autoencoder=False, rounding="nearest"), stage)
+    out = tmp_path / "nncf"
+    asked = ["nncf", str(stage.out), "--forms", "int8", "--images", "0", "--out", str(out), "--json"]
+    assert cli.main(asked) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((out / "nncf.json").read_text())
+    rows = {row["form"]: row for row in found["rows"]}
+    assert list(rows) == ["float", "aimet_w8a16", "nncf_int8"]
+    assert rows["aimet_w8a16"]["size_mb"] == pytest.approx(made.metrics["size_mb"])
+    assert rows["aimet_w8a16"]["vs_float_sqnr_db"] == pytest.approx(made.metrics["aimet_vs_float_sqnr_db"], abs=0.5)
+    assert rows["float"]["vs_float_sqnr_db"] > 90 > rows["nncf_int8"]["vs_float_sqnr_db"] > 25
+    assert rows["nncf_int8"]["size_mb"] == (out / "int8.onnx").stat().st_size / 1e6 < rows["float"]["size_mb"] / 2
+    assert len(rows["nncf_int8"]["vs_float_sqnr_db_by_step"]) == 2
+    assert found["calibration_calls_count"] == made.metrics["calibration_calls_count"]
+
+
+@pytest.mark.slow
 def test_a_binary_that_strays_from_its_simulation_is_refused(tmp_path: Path) -> None:
     from compress.stages.deploy import check_parity
 
