@@ -51,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_sweep(command)
     _add_plan(command)
     _add_sensitivity(command)
+    _add_nncf(command)
     _add_bench(command)
     return parser
 
@@ -81,7 +82,8 @@ def _add_eval(command: Command) -> None:
 
 def _add_generate(command: Command) -> None:
     generate = command("generate", "Make a picture, or edit one.")
-    generate.add_argument("checkpoint", help="artefact folder, for example runs/scenes/70-distill")
+    where = "artefact folder, for example runs/scenes/70-distill, or a bundle (with --runtime htp or onnx)"
+    generate.add_argument("checkpoint", help=where)
     generate.add_argument("prompt", help='for example "a red circle", or with --image "remove the red circle"')
     generate.add_argument("--image", metavar="PNG", help="the picture to edit")
     generate.add_argument("-n", type=int, default=1, help="how many pictures (default: 1)")
@@ -173,6 +175,17 @@ def _add_sensitivity(command: Command) -> None:
     sensitivity.add_argument("--json", action="store_true", help="print one line of JSON")
     sensitivity.add_argument("--seed", type=int, default=0, help="of the samples and their noise (default: 0)")
     sensitivity.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+
+
+def _add_nncf(command: Command) -> None:
+    text = "Quantize the student of a quantize artefact with NNCF, for CPUs and NPUs, and compare with AIMET's."
+    nncf = command("nncf", text)
+    nncf.add_argument("checkpoint", help="artefact of stage quantize, for example runs/scenes/80-quantize")
+    forms = "of int8, int4 (weights alone) and w8a8 (activations too); default: all"
+    nncf.add_argument("--forms", metavar="A,B", default="int8,int4,w8a8", help=forms)
+    nncf.add_argument("--images", metavar="N", type=int, default=70, help="prompts and edits to score (default: 70)")
+    nncf.add_argument("--out", metavar="FOLDER", help="where the ONNX files go (default: nncf/CHECKPOINT in its run)")
+    nncf.add_argument("--json", action="store_true", help="print one line of JSON")
 
 
 def _add_bench(command: Command) -> None:

@@ -45,10 +45,26 @@ def velocity_model(unet: torch.nn.Module) -> StudentVelocity | PanelVelocity:
     raise TypeError(f"no velocity wrapper for {type(unet).__name__}; expected a DreamLite or UNet2DCondition model")
 
 
-def load_unet(folder: Path | str) -> UNet2DConditionModel:
-    """The U-Net under `folder/unet` in fp32, of the class its config names; weights at rest may be half precision."""
+def unet_class(folder: Path | str) -> type[UNet2DConditionModel]:
+    """The class that the config under `folder/unet` names. Raises TypeError for one that is no U-Net of ours."""
     name = UNet2DConditionModel.load_config(folder, subfolder="unet")["_class_name"]
     classes = {"DreamLiteUNetModel": DreamLiteUNetModel, "UNet2DConditionModel": UNet2DConditionModel}
     if name not in classes:
         raise TypeError(f"{folder}/unet is a {name}; expected one of {', '.join(classes)}")
-    return classes[name].from_pretrained(folder, subfolder="unet", use_safetensors=True, torch_dtype=torch.float32)
+    return classes[name]
+
+
+def load_unet(folder: Path | str) -> UNet2DConditionModel:
+    """The U-Net under `folder/unet` in fp32, of the class its config names; weights at rest may be half precision."""
+    kind = unet_class(folder)
+    return kind.from_pretrained(folder, subfolder="unet", use_safetensors=True, torch_dtype=torch.float32)
+
+
+def unet_without_weights(folder: Path | str) -> UNet2DConditionModel:
+    """The U-Net that `folder/unet/config.json` describes, on the meta device: for who asks what it is, not for running.
+
+    Takes next to no memory, whatever its size.
+    """
+    kind = unet_class(folder)
+    with torch.device("meta"):
+        return kind.from_config(kind.load_config(folder, subfolder="unet"))

@@ -37,6 +37,7 @@ FLAGS = {
         *("--tokens", "folder"),
     ],
     "sensitivity": ["--criterion", "--device", "--json", "--ratios", "--run", "--samples", "--seed", "checkpoint"],
+    "nncf": ["--forms", "--images", "--json", "--out", "checkpoint"],
     "sweep": [
         *("--artefacts", "--device", "--disk-gb", "--json", "--runs", "--sampler", "--seed", "--slurm", "--storage"),
         *("--submitit", "--submitit-set", "--trials", "--workers", "sweep"),

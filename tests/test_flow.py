@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from diffusers import DreamLiteUNetModel
+from PIL import Image
 
 STAGES = (
     "10-prune",
@@ -91,3 +94,14 @@ def test_a_picture_comes_out_of_the_binary(run: Path, tmp_path: Path) -> None:
     made = pocketdiff("generate", run / "90-deploy", "a red circle", "--runtime", "htp", "-o", target)
     assert made.returncode == 0, made.stderr[-2000:]
     assert target.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+def test_the_bundle_alone_makes_the_same_picture(run: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(run / "90-deploy" / "bundle", tmp_path / "bundle")
+    pictures = []
+    for folder, target in ((run / "90-deploy", tmp_path / "whole.png"), (bundle, tmp_path / "alone.png")):
+        made = pocketdiff("generate", folder, "a red circle", "--runtime", "onnx", "-o", target)
+        assert made.returncode == 0, made.stderr[-2000:]
+        pictures.append(np.asarray(Image.open(target)).astype(int))
+    assert np.abs(pictures[0] - pictures[1]).max() <= 3 and pictures[0].std() > 1

@@ -28,7 +28,8 @@ ALLOWED = {
 COMMANDS = ROOT / "compress" / "commands"
 STAGES = ROOT / "compress" / "stages"  # a LightningModule cannot be defined without importing its base
 REPORTS_MAY_USE = {"jinja2", "markupsafe", "plotly", "matplotlib", "PIL", "numpy", "scipy", "reports"}
-HEAVY = {"aimet_torch", "aimet_onnx", "nncf", "onnxruntime", "onnxruntime_qnn", "torch_pruning", "optuna", "lightning"}
+HEAVY = {"aimet_torch", "aimet_onnx", "nncf", "openvino", "onnxruntime", "onnxruntime_qnn", "torch_pruning"}
+HEAVY |= {"optuna", "lightning"}
 WARN_LINES, FAIL_LINES, FUNCTION_LINES = 300, 400, 50
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compress.artifact import CARD, verify
+from compress.bundle.opening import is_bundle, open_bundle
 from compress.errors import UserError
 from compress.pipeline import choose_device
 from students.system import DiffusionSystem
@@ -19,11 +20,14 @@ from teachers.base import VelocityModel
 def open_checkpoint(folder: Path, runtime: str, device: str) -> tuple[DiffusionSystem, VelocityModel]:
     """The system in `folder` and the denoiser to sample with: its own U-Net, or a compiled stand-in.
 
-    Raises UserError if the folder holds no checkpoint, one of its files is damaged, or it has nothing for `runtime`.
+    The folder may be a bundle too. Raises UserError if it holds no checkpoint, one of its files is damaged, or it has
+    nothing for `runtime`.
     """
     remedy = "Name an artefact that holds a whole checkpoint, for example runs/scenes/40-joint."
     if not folder.is_dir():
         raise UserError.of("there is no such folder", str(folder), remedy)
+    if is_bundle(folder):
+        return open_bundle(folder, runtime)
     if (folder / CARD).exists():
         verify(folder)
     try:

@@ -27,7 +27,8 @@ class QuantizeConfig(StageConfig):
     later weights and its bias take up what rounding the earlier ones changed (GPTQ); "nearest" rounds each by itself.
     `sensitivity` measures what every grid costs by itself, a forward of the held-out calls for each. With
     `wide_weights_mb` the weights that cost most for their size get 16 bits, as long as that adds no more megabytes.
-    `text_bias` gives the network an input that says which text tokens are padding. `autoencoder` quantizes both halves
+    `text_bias` gives the network an input that says which text tokens are padding. `qairt` also writes the float ONNX
+    with AIMET's encodings beside it, which Qualcomm's QAIRT converter takes. `autoencoder` quantizes both halves
     of that as well; scores are then those of the whole system.
     """
 
@@ -46,6 +47,7 @@ class QuantizeConfig(StageConfig):
     sensitivity: bool = field(default=False, metadata={"absent_means": False})
     wide_weights_mb: float = field(default=0.0, metadata={"absent_means": 0.0})
     text_bias: bool = field(default=False, metadata={"absent_means": False})
+    qairt: bool = field(default=False, metadata={"absent_means": False})
     autoencoder: bool = True
 
     def problems(self) -> list[Problem]:
@@ -79,6 +81,7 @@ class DeployConfig(StageConfig):
 
     kind: ClassVar[str] = "deploy"
     runner: ClassVar[str] = "compress.stages.deploy:run"
+    code_version: ClassVar[int] = 2
 
     name: str = "deploy"
     soc_model: int = 57

@@ -108,6 +108,19 @@ class Encoding:
             "offset": [offset] * len(scales),
         }
 
+    def as_aimet_2(self, name: str, axis: int | None = None) -> dict[str, object]:
+        """One entry of version 2.0.0, in the words of ONNX's QuantizeLinear; `axis` is that of a vector scale."""
+        entry: dict[str, object] = {
+            "name": name,
+            "output_dtype": str(self.dtype),
+            "y_scale": self.scale.astype(float).tolist(),
+        }
+        if self.zero_point:
+            entry["y_zero_point"] = np.full(self.scale.shape, self.zero_point).tolist()
+        if self.scale.ndim:
+            entry["axis"] = axis
+        return entry
+
     @classmethod
     def from_aimet(cls, entry: dict) -> Encoding:
         scale = np.array(entry["scale"], dtype=np.float32)

@@ -30,6 +30,8 @@ from compress.quantization.grids import Encodings
 from compress.quantization.htp import SOCS, HtpTarget, compile_context, session
 from compress.quantization.onnx_writer import write_onnx
 from compress.quantization.parity import sqnr_db
+from compress.quantization.qairt import FOLDER as QAIRT
+from compress.quantization.qairt import write_qairt
 from compress.quantization.residency import read_residency
 from compress.quantization.rules import load_rules
 from compress.quantization.runtime import QUANTIZED, SessionRunner, cpu_session
@@ -40,9 +42,16 @@ Forward = Callable[[NamedTensors], Tensor]
 
 @torch.no_grad()
 def quantize_halves(
-    system: DiffusionSystem, pictures_bchw: Tensor, latents_bchw: Tensor, arch: int, headroom_ratio: float, folder: Path
+    system: DiffusionSystem,
+    pictures_bchw: Tensor,
+    latents_bchw: Tensor,
+    arch: int,
+    headroom_ratio: float,
+    folder: Path,
+    qairt: bool = False,
 ) -> dict[str, float]:
-    """Calibrates both halves, on pictures in [-1, 1] and on latents that the denoiser ends in, and writes their files.
+    """Calibrates both halves, on pictures in [-1, 1] and on latents that the denoiser ends in, and writes their files,
+    with `qairt` also those for Qualcomm's converter.
 
     Half of either is kept from calibration; returns the SQNR in dB of simulation against float on that half.
     """
@@ -55,6 +64,8 @@ def quantize_halves(
         encodings = simulation.encodings()
         encodings.save(folder / f"{half}.encodings.json")
         write_onnx(simulation.float_graph, encodings, folder / f"{half}.onnx", output=OUTPUT_OF[half])
+        if qairt:
+            write_qairt(simulation.float_graph, encodings, folder / QAIRT, half, output=OUTPUT_OF[half])
         expected = simulation.float_graph(*inputs[middle:].tensors())
         metrics[f"{half}_aimet_vs_float_sqnr_db"] = sqnr_db(expected, simulation(inputs[middle:]))
         metrics[f"{half}_size_mb"] = (folder / f"{half}.onnx").stat().st_size / 1e6

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
@@ -25,6 +25,7 @@ OUTPUT_NAME = "velocity"
 # What a padded text token's attention scores are lowered by. Weights of e^-30 vanish in 16 bits, and a range of 30
 # costs the scores' grid little; the -10,000 that is usual in float would leave it steps of 0.15.
 PADDED = -30.0
+MAX_PERIOD = 10_000  # of the sinusoids
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,28 @@ class IoSpec:
                 "dtype": "float32",
                 "meaning": "velocity eps - x0 of the pair; the left half of the columns is the answer",
             },
+            "host": self.host_recipe(),
         }
         path.write_text(json.dumps(described, indent=2) + "\n")
+
+    def host_recipe(self) -> dict[str, Any]:
+        """How the host makes the inputs that no other network gives it, in words and with this network's constants."""
+        order = ["cos", "sin"] if self.flip_sin_to_cos else ["sin", "cos"]
+        recipe: dict[str, Any] = {
+            "sinusoid": {
+                "formula": "angle_k = value * max_period ** (-k / (width / 2 - freq_shift)), k = 0 .. width / 2 - 1; "
+                f"first every {order[0]}(angle_k), then every {order[1]}(angle_k)",
+                "order": order,
+                "max_period": MAX_PERIOD,
+                "freq_shift": self.freq_shift,
+            },
+            "time_sinusoid": {"values": ["1000 * sigma"], "width": self.time_width},
+        }
+        if self.size_width and not self.pooled:
+            recipe["size_sinusoid"] = {"values": ["width_px", "height_px"], "width": self.size_width // 2}
+        if self.text_bias:
+            recipe["text_bias"] = {"text": 0.0, "padding": PADDED}
+        return recipe
 
     @classmethod
     def load(cls, path: Path) -> IoSpec:
@@ -198,7 +219,8 @@ def network_inputs(spec: IoSpec, x_bchw: Tensor, sigma_b: Tensor, condition: Con
 def sinusoid(spec: IoSpec, values: Tensor, width: int) -> Tensor:
     """The sinusoidal embedding of every value, (n, width)."""
     flat = values.detach().float().cpu().flatten()
-    return get_timestep_embedding(flat, width, spec.flip_sin_to_cos, downscale_freq_shift=spec.freq_shift)
+    order, shift = spec.flip_sin_to_cos, spec.freq_shift
+    return get_timestep_embedding(flat, width, order, downscale_freq_shift=shift, max_period=MAX_PERIOD)
 
 
 def size_sinusoid(spec: IoSpec, condition: Condition) -> Tensor:

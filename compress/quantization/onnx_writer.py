@@ -32,12 +32,12 @@ def write_onnx(
     """
     import onnx
 
-    model = _Writer(graph_module, encodings, batch, output).model()
+    model = Writer(graph_module, encodings, batch, output).model()
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
 
-class _Writer:
+class Writer:
     """Collects nodes and initializers while walking the graph; tensor names are node names plus a role."""
 
     def __init__(self, graph_module: fx.GraphModule, encodings: Encodings, batch: int, output: str) -> None:
@@ -82,7 +82,7 @@ class _Writer:
 
     # -- pieces ------------------------------------------------------------------------------------------------------
 
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         from onnx import helper
 
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
@@ -104,8 +104,8 @@ class _Writer:
     def quantized(self, raw: str, name: str, grid_of: str, dequantized: str | None = None) -> str:
         """raw -> QuantizeLinear -> DequantizeLinear on the grid of node `grid_of`; returns the dequantized name."""
         grid = self._grid(grid_of)
-        self._node("QuantizeLinear", [raw, *grid], f"{name}_q")
-        return self._node("DequantizeLinear", [f"{name}_q", *grid], dequantized or f"{name}_dq")
+        self.node("QuantizeLinear", [raw, *grid], f"{name}_q")
+        return self.node("DequantizeLinear", [f"{name}_q", *grid], dequantized or f"{name}_dq")
 
     def parameter(self, name: str, values: np.ndarray, encoding: Encoding, axis: int = 0) -> str:
         """An integer initializer behind DequantizeLinear; `axis` is the channel axis of a per-channel scale."""
@@ -117,30 +117,37 @@ class _Writer:
             self.constant(f"{name}_zero", zero),
         ]
         attributes = {"axis": axis} if encoding.scale.ndim else {}
-        return self._node("DequantizeLinear", inputs, f"{name}_dq", **attributes)
+        return self.node("DequantizeLinear", inputs, f"{name}_dq", **attributes)
 
     def bias(self, name: str, values: np.ndarray, source: str, weight: Encoding) -> str:
-        """An int32 bias on the scale that the accumulator has: input scale times weight scale."""
-        scale = (self.encodings.tensors[source].scale * weight.scale).astype(np.float32)
+        """An int32 bias on the grid that the accumulator has."""
+        scale = self.bias_grid(source, weight).scale
         integers = np.rint(values.astype(np.float64) / scale)
         if np.abs(integers).max(initial=0) >= 2**31:
             raise OverflowError(f"the bias {name} does not fit 32 bits on its scale; recalibrate")
         zero = self.constant(f"{name}_zero", np.zeros(scale.shape, dtype=np.int32))
         inputs = [self.constant(f"{name}_q", integers.astype(np.int32)), self.constant(f"{name}_scale", scale), zero]
         attributes = {"axis": 0} if scale.ndim else {}
-        return self._node("DequantizeLinear", inputs, f"{name}_dq", **attributes)
+        return self.node("DequantizeLinear", inputs, f"{name}_dq", **attributes)
+
+    def bias_grid(self, source: str, weight: Encoding) -> Encoding:
+        """int32 on the scale of the accumulator: input scale times weight scale."""
+        scale = self.encodings.tensors[source].scale * weight.scale
+        return Encoding(np.asarray(scale, dtype=np.float32), 0, 32, True)
 
     # -- operators ---------------------------------------------------------------------------------------------------
 
     def _write(self, node: fx.Node, module: nn.Module, dequantized: str) -> None:
-        operands = [
-            operand.name if operand.op == "placeholder" else f"{operand.name}_dq" for operand in operands_of(node)
-        ]
+        operands = [self.read_from(operand) for operand in operands_of(node)]
         raw = OPERATORS[class_name(module)](self, node, module, operands)
         self.quantized(raw, node.name, node.name, dequantized)
 
+    def read_from(self, node: fx.Node) -> str:
+        """The tensor that those who take this node's value read."""
+        return node.name if node.op == "placeholder" else f"{node.name}_dq"
+
     def simple(self, kind: str, node: fx.Node, operands: list[str], **attributes: Any) -> str:
-        return self._node(kind, operands, node.name, **attributes)
+        return self.node(kind, operands, node.name, **attributes)
 
     def with_weight(self, node: fx.Node, module: Any, axis: int = 0, transpose: bool = False) -> str:
         values = module.weight.detach().float().numpy()
@@ -156,7 +163,7 @@ class _Writer:
         return [self.bias(f"{node.name}.bias", values, node.all_input_nodes[0].name, weight)]
 
 
-def _conv(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+def _conv(writer: Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
     rows, columns = module.padding
     inputs = [*operands, writer.with_weight(node, module), *writer.with_bias(node, module)]
     return writer.simple(
@@ -171,7 +178,7 @@ def _conv(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> s
     )
 
 
-def _linear(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+def _linear(writer: Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
     """Without a bias MatMul, with one Gemm between two reshapes: the forms that become QNN's FullyConnected."""
     if module.bias is None:
         return writer.simple("MatMul", node, [*operands, writer.with_weight(node, module, axis=1, transpose=True)])
@@ -183,39 +190,39 @@ def _linear(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) ->
     inputs = [*flat, writer.with_weight(node, module), *writer.with_bias(node, module)]
     if flat is operands:
         return writer.simple("Gemm", node, inputs, transB=1)
-    product = writer._node("Gemm", inputs, f"{node.name}_product", transB=1)
+    product = writer.node("Gemm", inputs, f"{node.name}_product", transB=1)
     product = writer.quantized(product, f"{node.name}_product", node.name)
     shape = writer.constant(f"{node.name}_shape", np.array(writer.shape(node), dtype=np.int64))
     return writer.simple("Reshape", node, [product, shape])
 
 
-def _reshaped(writer: _Writer, operand: str, name: str, shape: list[int], grid_of: str) -> str:
+def _reshaped(writer: Writer, operand: str, name: str, shape: list[int], grid_of: str) -> str:
     target = writer.constant(f"{name}_shape", np.array(shape, dtype=np.int64))
-    return writer.quantized(writer._node("Reshape", [operand, target], name), name, grid_of)
+    return writer.quantized(writer.node("Reshape", [operand, target], name), name, grid_of)
 
 
-def _reshape(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+def _reshape(writer: Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
     shape = writer.constant(f"{node.name}_shape", np.array(writer.shape(node), dtype=np.int64))
     return writer.simple("Reshape", node, [*operands, shape])
 
 
-def _layer_norm(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+def _layer_norm(writer: Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
     inputs = [*operands, writer.with_weight(node, module), *writer.with_bias(node, module)]
     return writer.simple("LayerNormalization", node, inputs, axis=-1, epsilon=module.eps)
 
 
-def _rms_norm(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+def _rms_norm(writer: Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
     inputs = [*operands, writer.with_weight(node, module)]
     return writer.simple("RMSNormalization", node, inputs, axis=-1, epsilon=module.eps)
 
 
-def _instance_norm(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+def _instance_norm(writer: Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
     inputs = [*operands, writer.with_weight(node, module), *writer.with_bias(node, module)]
     return writer.simple("InstanceNormalization", node, inputs, epsilon=module.eps)
 
 
-def _with_constant(kind: str, parameter: str) -> Callable[[_Writer, fx.Node, Any, list[str]], str]:
-    def write(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+def _with_constant(kind: str, parameter: str) -> Callable[[Writer, fx.Node, Any, list[str]], str]:
+    def write(writer: Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
         name = f"{node.name}.{parameter}"
         values: Tensor = getattr(module, parameter)
         constant = writer.parameter(name, values.detach().float().numpy(), writer.encodings.parameters[name])
@@ -224,7 +231,7 @@ def _with_constant(kind: str, parameter: str) -> Callable[[_Writer, fx.Node, Any
     return write
 
 
-def _upsample(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+def _upsample(writer: Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
     scales = writer.constant(f"{node.name}_factors", np.array([1, 1, 2, 2], dtype=np.float32))
     return writer.simple(
         "Resize",
@@ -236,32 +243,32 @@ def _upsample(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) 
     )
 
 
-def _plainly(kind: str, *attributes: str) -> Callable[[_Writer, fx.Node, Any, list[str]], str]:
+def _plainly(kind: str, *attributes: str) -> Callable[[Writer, fx.Node, Any, list[str]], str]:
     """An operator without constants whose attributes are the module's own of the same names."""
 
-    def write(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+    def write(writer: Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
         return writer.simple(kind, node, operands, **{name: getattr(module, name) for name in attributes})
 
     return write
 
 
-def _transpose(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+def _transpose(writer: Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
     return writer.simple("Transpose", node, operands, perm=list(module.dims))
 
 
-def _along(kind: str) -> Callable[[_Writer, fx.Node, Any, list[str]], str]:
-    def write(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+def _along(kind: str) -> Callable[[Writer, fx.Node, Any, list[str]], str]:
+    def write(writer: Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
         return writer.simple(kind, node, operands, axis=module.dim)
 
     return write
 
 
-def _regridded(writer: _Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
+def _regridded(writer: Writer, node: fx.Node, module: Any, operands: list[str]) -> str:
     """No operator: the second Q/DQ pair is the change of grid; an Identity would be folded away together with it."""
     return operands[0]
 
 
-OPERATORS: dict[str, Callable[[_Writer, fx.Node, Any, list[str]], str]] = {
+OPERATORS: dict[str, Callable[[Writer, fx.Node, Any, list[str]], str]] = {
     "Conv2d": _conv,
     "Linear": _linear,
     "LayerNorm": _layer_norm,

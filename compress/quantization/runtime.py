@@ -58,18 +58,24 @@ class SessionRunner:
 class OnnxUNet(HostDenoiser):
     """The QDQ ONNX file on onnxruntime's CPU provider; agrees with the AIMET simulation to about 70 dB."""
 
-    def __init__(self, model: Path, spec: IoSpec, threads: int | None = None) -> None:
-        self.runner = SessionRunner(cpu_session(model, threads))
+    def __init__(self, model: Path, spec: IoSpec, threads: int | None = None, as_written: bool = False) -> None:
+        self.runner = SessionRunner(cpu_session(model, threads, as_written))
         super().__init__(spec, self.runner)
 
 
-def cpu_session(model: Path, threads: int | None = None) -> Any:
-    """An onnxruntime session on the CPU, by default with as many threads as torch has."""
+def cpu_session(model: Path, threads: int | None = None, as_written: bool = False) -> Any:
+    """An onnxruntime session on the CPU, by default with as many threads as torch has.
+
+    `as_written` computes between quantizers in float, as the file says, and not by fused integer kernels: slower, the
+    same on every processor, and the only way for some W8A8 files, whose quantizers onnxruntime 1.31 moves wrongly.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or torch.get_num_threads()
+    if as_written:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 

@@ -1,7 +1,8 @@
 """Stage `deploy`: the quantized network compiled for one Snapdragon's HTP, and proved on the emulator.
 
 The artefact is the parent's with unet_<soc>_<hash>.bin (the context binary), the ONNX file that wraps it, and
-unet_qnn_graph.json, the compiler's own account of every node and its data types.
+unet_qnn_graph.json, the compiler's own account of every node and its data types. Its folder bundle/ is what goes to a
+phone: all that makes pictures, and nothing else (compress/bundle).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 from torch import Tensor
 
 from compress.artifact import CARD, load_card
+from compress.bundle.writing import FOLDER as BUNDLE
+from compress.bundle.writing import write_bundle
 from compress.config.quantize import DeployConfig
 from compress.data.calibration import CalibrationSet
 from compress.data.scenes.world import render
@@ -66,6 +69,7 @@ def run(config: DeployConfig, ctx: StageContext) -> StageResult:
         ctx.progress.message("compiling the autoencoder")
         halves = deploy_halves(system, held_out_pictures(config), ctx.out, target)
         metrics |= {name: metrics.get(name, 0) + value for name, value in halves.items()}
+    metrics |= write_bundle(ctx.out, system, target, ctx.out / BUNDLE)
     if config.eval_images:
         wholes = {
             "htp": (with_runtime(system, ctx.out, "htp"), emulated),

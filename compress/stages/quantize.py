@@ -2,8 +2,8 @@
 
 The artefact is the parent's, unchanged, with a folder quantized/: encodings.json (AIMET's format), model.onnx,
 rounded.safetensors (the integers chosen for the weights, where they are not the nearest ones), io_spec.json (what the
-host computes, and in what shapes), calibration.safetensors (what was calibrated on) and, where it was asked for,
-sensitivity.json (what every grid costs by itself).
+host computes, and in what shapes), calibration.safetensors (what was calibrated on) and, where they were asked for,
+sensitivity.json (what every grid costs by itself) and qairt/ (the networks in float with AIMET's encodings).
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from compress.quantization.host import HostDenoiser, IoSpec, NetworkInputs
 from compress.quantization.onnx_writer import write_onnx
 from compress.quantization.parity import answers, sqnr_db, trajectory_parity
 from compress.quantization.passes import htp_graph
+from compress.quantization.qairt import FOLDER as QAIRT
+from compress.quantization.qairt import write_qairt
 from compress.quantization.rounding import round_layers
 from compress.quantization.rules import load_rules
 from compress.quantization.runtime import QUANTIZED, ROUNDED, OnnxUNet, float_unet
@@ -81,7 +83,9 @@ def run(config: QuantizeConfig, ctx: StageContext) -> StageResult:
     ctx.progress.message(f"W8A16 simulation agrees with float to {aimet_vs_float.overall_db:.1f} dB")
     if config.autoencoder:
         pictures, latents = system_ends(config, system)
-        metrics |= quantize_halves(system, pictures, latents, config.htp_arch, config.headroom_ratio, folder)
+        metrics |= quantize_halves(
+            system, pictures, latents, config.htp_arch, config.headroom_ratio, folder, config.qairt
+        )
     whole = with_runtime(system, ctx.out, "onnx")
     images = scored_images(ctx.parent) if config.score_images is None else config.score_images
     if images:
@@ -182,6 +186,8 @@ def quantize(
     encodings = simulation.encodings()
     encodings.save(folder / "encodings.json")
     write_onnx(graph, encodings, folder / "model.onnx")
+    if config.qairt:
+        write_qairt(graph, encodings, folder / QAIRT, "unet")
     metrics["size_mb"] = (folder / "model.onnx").stat().st_size / 1e6
     metrics["quantize_s"] = time.perf_counter() - start
     onnx = OnnxUNet(folder / "model.onnx", spec)

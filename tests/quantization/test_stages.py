@@ -75,7 +75,8 @@ def test_quantized_deployed_and_opened(tmp_path: Path) -> None:
     parent = tmp_path / "parent"
     tiny_system(sampling=FEW_STEPS).save(parent)
     first = context(tmp_path / "quantize", parent=parent)
-    made = quantize.run(QuantizeConfig(generations=3, edits=3, sensitivity=True, wide_weights_mb=0.02), first)
+    config = QuantizeConfig(generations=3, edits=3, sensitivity=True, wide_weights_mb=0.02, qairt=True)
+    made = quantize.run(config, first)
     assert made.metrics["aimet_vs_float_sqnr_db"] > 25 and made.metrics["onnx_vs_aimet_sqnr_db"] > 55
     assert made.metrics["calibration_calls_count"] == (3 + 3 - 2) * 2
     assert len(made.curves["aimet_vs_float_sqnr_db_by_step"]) == 2
@@ -84,12 +85,18 @@ def test_quantized_deployed_and_opened(tmp_path: Path) -> None:
         "encodings.json",
         "io_spec.json",
         "model.onnx",
+        "qairt",
         "rounded.safetensors",
         "sensitivity.json",
         "vae_decoder.encodings.json",
         "vae_decoder.onnx",
         "vae_encoder.encodings.json",
         "vae_encoder.onnx",
+    ]
+    assert sorted(file.name for file in (first.out / "quantized" / "qairt").iterdir()) == [
+        f"{network}{ending}"
+        for network in ("unet", "vae_decoder", "vae_encoder")
+        for ending in (".onnx", "_encodings_1.0.0.json", "_encodings_2.0.0.json")
     ]
     assert made.metrics["wide_weights_count"] > 0 and made.metrics["weight_noise_share"] > 0
     assert made.metrics["vae_decoder_aimet_vs_float_sqnr_db"] > 25 < made.metrics["vae_encoder_aimet_vs_float_sqnr_db"]
@@ -109,6 +116,31 @@ def test_quantized_deployed_and_opened(tmp_path: Path) -> None:
         open_runtime(first.out, "htp", unet)
     with pytest.raises(UserError, match=r"no quantized/io_spec\.json"):
         open_runtime(parent, "onnx", unet)
+
+
+@pytest.mark.slow
+def test_nncf_stands_beside_aimet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command on a quantize artefact: files, and rows with the columns of its card."""
+    from compress import cli
+    from compress.stages import quantize
+
+    parent = tmp_path / "parent"
+    tiny_system(sampling=FEW_STEPS).save(parent)
+    stage = context(tmp_path / "quantize", parent=parent)
+    made = quantize.run(QuantizeConfig(generations=3, edits=3, autoencoder=False, rounding="nearest"), stage)
+    out = tmp_path / "nncf"
+    asked = ["nncf", str(stage.out), "--forms", "int8", "--images", "0", "--out", str(out), "--json"]
+    assert cli.main(asked) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((out / "nncf.json").read_text())
+    rows = {row["form"]: row for row in found["rows"]}
+    assert list(rows) == ["float", "aimet_w8a16", "nncf_int8"]
+    assert rows["aimet_w8a16"]["size_mb"] == pytest.approx(made.metrics["size_mb"])
+    assert rows["aimet_w8a16"]["vs_float_sqnr_db"] == pytest.approx(made.metrics["aimet_vs_float_sqnr_db"], abs=0.5)
+    assert rows["float"]["vs_float_sqnr_db"] > 90 > rows["nncf_int8"]["vs_float_sqnr_db"] > 25
+    assert rows["nncf_int8"]["size_mb"] == (out / "int8.onnx").stat().st_size / 1e6 < rows["float"]["size_mb"] / 2
+    assert len(rows["nncf_int8"]["vs_float_sqnr_db_by_step"]) == 2
+    assert found["calibration_calls_count"] == made.metrics["calibration_calls_count"]
 
 
 @pytest.mark.slow

@@ -133,6 +133,17 @@ def test_generations_weigh_data_and_teacher_and_edits_the_data_alone(parent, tmp
     )
 
 
+def test_kept_edits_cost_nothing_at_the_parents_own_weights_and_their_squared_distance_elsewhere(parent, tmp_path):
+    config = replace(CONFIG, edit_share=1.0, keep_edits=True)
+    system = DiffusionSystem.load(parent)
+    stage = flow.FlowStage(config, context(tmp_path / "s").progress, system, pools(system, tmp_path))
+    assert float(stage.step(0, torch.Generator().manual_seed(0)).loss) == 0.0
+    with torch.no_grad():
+        stage.trained.conv_out.bias += 0.5  # moves every velocity by as much
+    assert float(stage.step(0, torch.Generator().manual_seed(0)).loss) == pytest.approx(0.25, rel=1e-4)
+    assert not any("parent" in name for name in stage.state_dict())
+
+
 def velocity_teacher():
     config = TeacherConfig(steps=1, widths=(64, 64, 64), depths=(1, 1, 1), size_embedding=32)
     return teacher.build(config, latent_channels=4, latent_side=8, text_width=32)
