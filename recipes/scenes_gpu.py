@@ -28,25 +28,26 @@ from recipes import scenes_full
 
 BATCH = 16 * scenes_full.BATCH
 POOL_SAMPLES = 524_288
+ROUNDS = (*scenes_full.rounds(), *scenes_full.later_rounds())
 
 
 def lengthened(stage: StageConfig) -> StageConfig:
     """A flow-matching stage with larger batches from a larger pool, joint training in one go; the rest in bf16."""
     if not isinstance(stage, FlowConfig):
         return replace(stage, precision="bf16") if isinstance(stage, TrainConfig) else stage
-    rounds_steps = sum(scenes_full.ROUNDS_STEPS + scenes_full.LATER_STEPS) if stage.name == "joint" else 0
+    extra_steps = sum(each.steps for each in ROUNDS) if stage.name == "joint" else 0
     return replace(
-        stage, steps=stage.steps + rounds_steps, batch_size=BATCH, precision="bf16", pool_samples=POOL_SAMPLES
+        stage, steps=stage.steps + extra_steps, batch_size=BATCH, precision="bf16", pool_samples=POOL_SAMPLES
     )
 
 
 def recipe() -> Recipe:
     """All nine stages."""
-    full, rounds = scenes_full.recipe(), (*scenes_full.rounds(), *scenes_full.later_rounds())
+    full = scenes_full.recipe()
     return replace(
         full,
         name="scenes_gpu",
         description="Teacher to HTP binary on the embedded world, with a GPU's share of samples.",
         judge=Judge(images=scenes_full.PICTURES),
-        stages=tuple(lengthened(stage) for stage in full.stages if stage not in rounds),
+        stages=tuple(lengthened(stage) for stage in full.stages if stage not in ROUNDS),
     )
