@@ -23,6 +23,7 @@ from compress.recipe import Judge, Recipe
 from recipes import scenes_full
 
 PICTURES = 70  # of a kind, for the scores on the cards
+LATER = ("joint_6",)  # of scenes_full, and too long for this
 SHORT: dict[str, dict[str, Any]] = {
     "sft": {"steps": 100, "ema_decay": 0.98, "pool_samples": 16384, "validate_images": 0, "warmup_steps": 20},
     "reward": {"steps": 16, "pool_samples": 16384, "model_steps": 200, "judge_every": 16, "judge_images": 70},
@@ -38,13 +39,13 @@ SHORT: dict[str, dict[str, Any]] = {
 
 
 def recipe() -> Recipe:
-    """The stages of scenes_full, those after joint training with their fields in SHORT."""
+    """The stages of scenes_full but for the later round, those after joint training with their fields in SHORT."""
     full = scenes_full.recipe()
     return Recipe(
         name="scenes",
         description="The shipped teacher to a checked HTP binary in minutes, long training reused.",
         teacher=full.teacher,
-        stages=tuple(replace(stage, **SHORT.get(stage.name, {})) for stage in full.stages),
+        stages=tuple(replace(stage, **SHORT.get(stage.name, {})) for stage in full.stages if stage.name not in LATER),
         live=("prune", "sft"),
         judge=Judge(images=PICTURES),
     )
