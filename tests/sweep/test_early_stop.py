@@ -66,7 +66,7 @@ def test_what_falls_behind_the_median_is_ended_within_its_stage(tmp_path: Path) 
 def test_hyperband_is_optuna_s_with_the_steps_that_are_told() -> None:
     found = pruner(sweep(pruner="hyperband", last_step=18))
     assert isinstance(found, optuna.pruners.HyperbandPruner)
-    study = optuna.create_study(direction="maximize", pruner=found, sampler=optuna.samplers.RandomSampler(seed=0))
+    study = optuna.create_study(study_name="brackets", direction="maximize", pruner=found)  # they follow from its name
     ended = []
     for height in [0.9, 0.8] + [0.1 + 0.01 * n for n in range(20)]:
         trial = study.ask()
@@ -78,7 +78,7 @@ def test_hyperband_is_optuna_s_with_the_steps_that_are_told() -> None:
         except optuna.TrialPruned:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             ended.append(height)
-    assert ended and not {0.9, 0.8} & set(ended)
+    assert ended and 0.9 not in ended  # the best of all is the best of its bracket, whichever that is
 
 
 def test_other_stages_and_figures_are_not_reported_and_no_step_twice() -> None:
