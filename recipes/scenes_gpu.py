@@ -35,7 +35,7 @@ def lengthened(stage: StageConfig) -> StageConfig:
     """A flow-matching stage with larger batches from a larger pool, joint training in one go; the rest in bf16."""
     if not isinstance(stage, FlowConfig):
         return replace(stage, precision="bf16") if isinstance(stage, TrainConfig) else stage
-    extra_steps = sum(each.steps for each in ROUNDS) if stage.name == "joint" else 0
+    extra_steps = sum(each.steps for each in ROUNDS if isinstance(each, FlowConfig)) if stage.name == "joint" else 0
     return replace(
         stage, steps=stage.steps + extra_steps, batch_size=BATCH, precision="bf16", pool_samples=POOL_SAMPLES
     )
