@@ -27,10 +27,10 @@ run: venv
 	@$(BIN)/pocketdiff run $(RECIPE)
 
 test: venv
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 test-fast: venv
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "not slow and not full_size"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not slow and not full_size"
 
 lint: venv
 	@$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,13 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests first, the whole chain at their head: workers that begin with the long ones end alike."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("full_size")}
+    chain = Path(__file__).with_name("test_flow.py")
+    items.sort(key=lambda item: (item.path != chain, item.path not in slow))
 
 
 @pytest.fixture(scope="session", autouse=True)

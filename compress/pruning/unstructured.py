@@ -8,13 +8,13 @@ It shows how much of the structured student's error is the price of its structur
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from compress.nncf_quiet import quiet_nncf
 from compress.pruning.calibration import Noised, call_arguments, rows_of, velocity_mse
 
 
@@ -29,14 +29,11 @@ class Unstructured:
 
 def masked(teacher: nn.Module, batch: Noised, ratio_removed: float) -> nn.Module:
     """A copy of the teacher with `ratio_removed` (0..1) of the weights in its layers masked by NNCF, smallest first."""
-    import nncf
-
-    _quiet()
     model = copy.deepcopy(teacher)
-    mode = nncf.PruneMode.UNSTRUCTURED_MAGNITUDE_GLOBAL
-    pruned: nn.Module = nncf.prune(
-        model, mode=mode, ratio=ratio_removed, examples_inputs=call_arguments(teacher, rows_of(batch, slice(0, 1)))
-    )
+    arguments = call_arguments(teacher, rows_of(batch, slice(0, 1)))
+    with quiet_nncf() as nncf:
+        mode = nncf.PruneMode.UNSTRUCTURED_MAGNITUDE_GLOBAL
+        pruned: nn.Module = nncf.prune(model, mode=mode, ratio=ratio_removed, examples_inputs=arguments)
     return pruned.eval()
 
 
@@ -58,8 +55,3 @@ def baseline(
         pruned = masked(teacher, held_out[0], ratio_removed)
     kept = kept_parameters(pruned)
     return Unstructured(kept / total, kept / 1e6, velocity_mse(pruned, held_out, reference))
-
-
-def _quiet() -> None:
-    """NNCF tells its whole story at INFO level."""
-    logging.getLogger("nncf").setLevel(logging.ERROR)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from compress.nncf_quiet import quiet_nncf
 from compress.quantization.host import OUTPUT_NAME, HostDenoiser, Inputs, IoSpec
 
 FORMS = ("int8", "int4", "w8a8")
@@ -27,22 +28,28 @@ def write_form(source: Path, form: str, calibration: Inputs, path: Path) -> None
     """Writes `path`, the float ONNX file `source` in one of FORMS. `calibration` are calls of it, batch-first."""
     import onnx
 
-    os.environ.setdefault("NNCF_CI", "1")  # or it tells Intel that it was used
-    import nncf
-
-    model = onnx.load(source)
+    if form not in FORMS:
+        raise ValueError(f"form is {form!r}, expected one of {', '.join(FORMS)}")
     calls = [_arrays(calibration[row : row + 1]) for row in range(len(calibration))]
+    with quiet_nncf() as nncf:
+        made = _converted(nncf, onnx.load(source), form, calls)
+    _mend(made)
+    onnx.checker.check_model(made, full_check=True)
+    onnx.save(made, path)
+
+
+def _converted(nncf: ModuleType, model: Any, form: str, calls: list[Any]) -> Any:
     dataset = nncf.Dataset(calls)
     if form == "w8a8":
-        made = nncf.quantize(
+        return nncf.quantize(
             model,
             dataset,
             preset=nncf.QuantizationPreset.MIXED,
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(calls),
         )
-    elif form == "int4":
-        made = nncf.compress_weights(
+    if form == "int4":
+        return nncf.compress_weights(
             model,
             mode=nncf.CompressWeightsMode.INT4_SYM,
             group_size=GROUP_SIZE,
@@ -54,13 +61,7 @@ def write_form(source: Path, form: str, calibration: Inputs, path: Path) -> None
                 group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST
             ),
         )
-    elif form == "int8":
-        made = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
-    else:
-        raise ValueError(f"form is {form!r}, expected one of {', '.join(FORMS)}")
-    _mend(made)
-    onnx.checker.check_model(made, full_check=True)
-    onnx.save(made, path)
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
 
 
 def _mend(model: Any) -> None:
