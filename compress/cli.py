@@ -76,6 +76,8 @@ def _add_eval(command: Command) -> None:
     evaluate.add_argument("checkpoint", help="artefact folder, for example runs/scenes/40-joint")
     evaluate.add_argument("--suite", choices=("scenes",), default="scenes", help="what to score on (default: scenes)")
     evaluate.add_argument("--n", type=int, default=1000, help="prompts, and as many edits (default: 1000)")
+    steps = "of a sampler that takes any number of them (default: what the checkpoint asks for)"
+    evaluate.add_argument("--steps", type=int, metavar="N", help=steps)
     evaluate.add_argument("--json", action="store_true", help="print one line of JSON")
     _add_sampling(evaluate)
 

@@ -36,7 +36,7 @@ PRECISION = "fp32"  # no slower than bf16 on a processor without AMX, and faster
 T2I_STEPS, EDIT_STEPS, JOINT_STEPS, SFT_STEPS = 4_000, 5_000, 6_000, 300
 ROUNDS_STEPS = (1_600, 3_200)  # of joint training at a constant rate, before the joint stage, which lets it fall
 LATER_STEPS = (3_500, 3_500)  # of joint training after that, mostly generation, at falling rates
-LAST_STEPS = (3_400, 3_000)  # of generation where it was lost, edits only kept
+LAST_STEPS = (3_400, 3_000, 1_800)  # of generation where it was lost, edits only kept
 REWARD_STEPS, DISTILL_STEPS = 150, 1_200
 FLOW: dict[str, Any] = {
     "batch_size": BATCH,
@@ -50,7 +50,9 @@ FLOW: dict[str, Any] = {
 }
 # After the edit stage it is what an edit leaves alone that fails: there the edited cell weighs 5, here as any other.
 JOINT = FLOW | {"edit_share": 0.5, "foreground_weight": False}
-SFT = {"pool_samples": 16_384, "ema_decay": 0.99, "warmup_steps": 30, "validate_images": 0}  # as few as its steps
+# Few samples, as there are few steps. Edits are kept: 300 steps on their data lost 0.1 of them (reports/LOG.md).
+SFT: dict[str, Any] = {"pool_samples": 16_384, "ema_decay": 0.99, "warmup_steps": 30, "validate_images": 0}
+SFT |= {"edit_share": 0.2, "keep_edits": True, "data_weight": 0.1}
 RUNGS = (1.0, 0.92, 0.79, 0.55)
 PICTURES = 1_000  # of a kind, for the scores on the cards; fewer of stages that are only passed through
 # Teacher in the place of the student at levels 0.5 to 0.85 gives the teacher's T2I, above and below no more than the
@@ -78,7 +80,7 @@ def training() -> tuple[StageConfig, ...]:
         # Edits are learned by now and generation has fallen behind (0.58 against 0.42 after the rounds' 4,600th step).
         FlowConfig(name="joint", steps=JOINT_STEPS, **JOINT | {"edit_share": 0.25}),
         *later_rounds(),
-        FlowConfig(name="sft", steps=SFT_STEPS, **FLOW | SFT, edit_share=0.5, curated=True, learning_rate=5e-5),
+        FlowConfig(name="sft", steps=SFT_STEPS, **JOINT | LAST | SFT, curated=True, learning_rate=5e-5),
     )
 
 
@@ -97,12 +99,13 @@ def later_rounds() -> tuple[StageConfig, ...]:
     """What generation still lacks: the error against the teacher falls only as the rate does (reports/LOG.md)."""
     joint: dict[str, Any] = JOINT | {"edit_share": 0.2}
     kept: dict[str, Any] = JOINT | LAST | {"keep_edits": True}
-    (first, second), (third, fourth) = LATER_STEPS, LAST_STEPS
+    (first, second), (third, fourth, fifth) = LATER_STEPS, LAST_STEPS
     return (
         FlowConfig(name="joint_3", steps=first, **joint, seed=3, learning_rate=3e-4, final_learning_rate_share=0.4),
         FlowConfig(name="joint_4", steps=second, **joint, seed=4, learning_rate=1.2e-4),
         FlowConfig(name="joint_5", steps=third, **kept | {"edit_share": 0.15}, seed=5, learning_rate=3e-4),
         FlowConfig(name="joint_6", steps=fourth, **kept | {"edit_share": 0.2}, seed=6, learning_rate=2e-4),
+        FlowConfig(name="joint_7", steps=fifth, **kept | {"edit_share": 0.15}, seed=7, learning_rate=2e-4),
     )
 
 

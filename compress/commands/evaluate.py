@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
@@ -13,6 +14,7 @@ from compress.data.scenes.edits import EDIT_TASKS
 from compress.errors import UserError
 from compress.evaluation.scenes_bench import ScenesReport, Score, evaluate, generator_of
 from compress.progress import make_console, make_progress
+from students.system import DiffusionSystem
 
 
 def main(options: argparse.Namespace) -> int:
@@ -20,6 +22,8 @@ def main(options: argparse.Namespace) -> int:
     least = max(len(T2I_TASKS), len(EDIT_TASKS))
     if options.n < least:
         raise UserError.of(f"--n is {options.n}", "command line", f"Give at least {least}, one a task.")
+    if options.steps is not None and options.steps < 1:
+        raise UserError.of(f"--steps is {options.steps}", "command line", "Give at least 1.")
     with own_stdout():
         report = score(options)
     if options.json:
@@ -32,12 +36,26 @@ def main(options: argparse.Namespace) -> int:
 def score(options: argparse.Namespace) -> ScenesReport:
     """Loads and scores the checkpoint."""
     system, denoiser = open_checkpoint(Path(options.checkpoint), options.runtime, options.device)
+    if options.steps is not None:
+        system = with_steps(system, options.steps)
     progress = make_progress()
     try:
         make = generator_of(system, options.seed, denoiser=denoiser)
         return evaluate(make, options.n, options.seed, progress, edits=system.edits)
     finally:
         progress.close()
+
+
+def with_steps(system: DiffusionSystem, steps: int) -> DiffusionSystem:
+    """The system, sampled in so many steps. A student distilled to fixed noise levels has no other number."""
+    rungs = system.sampling.rungs
+    if rungs is not None:
+        raise UserError.of(
+            f"--steps is {steps}, but this checkpoint walks {len(rungs)} fixed noise levels",
+            "command line",
+            "Leave --steps out, or score the many-step student that it was distilled from.",
+        )
+    return system.with_unet(system.unet, replace(system.sampling, steps=steps))
 
 
 def table_of(report: ScenesReport) -> Table:

@@ -23,7 +23,6 @@ from compress.config.flow import FlowConfig
 from compress.recipe import Recipe
 from compress.sweep import Ladder, Objective, Sweep
 from recipes import scenes_full
-from recipes.scenes import SHORT
 from recipes.sweeps import scenes_ratio
 
 if TYPE_CHECKING:
@@ -32,6 +31,16 @@ if TYPE_CHECKING:
 RECOVERY_STEPS, JOINT_STEPS = 300, 1_200
 UNSELECTED = 6  # trials that climb whatever they score, so that the page can tell what the cheap rungs are worth
 FLOW: dict[str, Any] = scenes_full.FLOW | {"validate_images": 0, "warmup_steps": 20, "ema_decay": 0.98}
+SHORT: dict[str, dict[str, Any]] = {
+    "distill": {
+        "steps": 240,
+        "pool_samples": 16_384,
+        "paths": 768,
+        "regression_steps": 220,
+        "validate_images": 0,
+    },
+    "deploy": {"eval_images": 14},
+}
 SIZE = Objective(stage="prune", metric="parameters_m", label="parameters (M)")
 
 
@@ -39,12 +48,12 @@ def sample(trial: optuna.Trial) -> Recipe:
     """A student of scenes_ratio, and a short chain from it to the binary."""
     pruned = scenes_ratio.sample(trial)
     full = scenes_full.recipe()
-    last = [replace(full.stages[full.index(name, "ladder")], **SHORT.get(name, {})) for name in ("distill", "quantize")]
-    deploy = replace(full.stages[-1], **SHORT["deploy"])
+    chosen = {stage.name: stage for stage in full.stages if stage.name in ("distill", "quantize", "deploy")}
+    last = [replace(stage, **SHORT.get(name, {})) for name, stage in chosen.items()]
     recovery = FlowConfig(name="t2i", steps=RECOVERY_STEPS, **FLOW, edit_share=0.0, drop_source=0.0)
     joint = FlowConfig(name="joint", steps=JOINT_STEPS, **FLOW, edit_share=0.5)
     judge = replace(full.judge, images=210, images_of={"prune": 0, "t2i": 0}) if full.judge else None
-    stages = (*pruned.stages, recovery, joint, *last, deploy)
+    stages = (*pruned.stages, recovery, joint, *last)
     return replace(pruned, name="scenes_ladder", stages=stages, judge=judge)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from compress.commands.evaluate import with_steps
 from compress.data.scenes.world import render
+from compress.errors import UserError
 from compress.evaluation.pictures import contact_sheet, save_samples
 from compress.evaluation.scenes_bench import (
     Score,
@@ -19,6 +22,7 @@ from compress.evaluation.scenes_bench import (
     t2i_samples,
 )
 from students.system import to_pixels, to_tensor
+from tests.tiny import tiny_system
 
 N, SEED = 70, 3
 
@@ -81,3 +85,11 @@ def test_pixels_round_trip():
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     assert (to_pixels(to_tensor(images)) == images).all()
     assert to_pixels(torch.full((1, 3, 1, 1), 7.0)).max() == 255
+
+
+def test_steps_can_be_asked_for_unless_the_checkpoint_walks_fixed_levels():
+    system = tiny_system()
+    assert with_steps(system, 3).sampling == replace(system.sampling, steps=3)
+    few = system.with_unet(system.unet, replace(system.sampling, rungs=(1.0, 0.5)))
+    with pytest.raises(UserError, match="walks 2 fixed noise levels"):
+        with_steps(few, 3)
