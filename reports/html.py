@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from reports import findings, grid, plots, plots_pruning, words
+from reports import findings, grid, plots, plots_learning, plots_pruning, words
 from reports.collect import Run, collect
 from reports.layers import brief
 from reports.markdown import render_markdown
@@ -56,6 +56,7 @@ def render_html(run: Run) -> str:
             tiles=findings.tiles(run),
             summary=findings.summary(run),
             score_figure=Markup(plots.scores_over_stages(run.chain)),
+            learning_figure=Markup(plots_learning.scores_over_samples(run.chain)),
             tasks=findings.task_table(run.chain),
             parts=list(dict.fromkeys(name for record in run.chain for name in record.parts)),
             grid=grid.build(run.chain),

@@ -46,6 +46,7 @@ class RewardConfig(TrainConfig):
     window: tuple[float, float] = (0.6, 0.96)
     finish: str = field(default="one_step", metadata={"absent_means": "one_step"})
     guided: bool = True
+    equal_gradients: bool = field(default=False, metadata={"absent_means": False})
     hinge: str = "below"
     threshold: float = 3.0
     anchor_weight: float = 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Hinge = Literal["below", "above", "all"]
@@ -24,3 +25,21 @@ def refl_loss(reward_b: Tensor, threshold: float, hinge: Hinge) -> Tensor:
     if hinge == "all":
         return -reward_b
     raise ValueError(f"unknown hinge {hinge!r}: choose below, above or all")
+
+
+def equalise(x_bchw: Tensor) -> Tensor:
+    """The same samples, shape (b, c, h, w); gradients that come back through them leave with length 1 in every sample.
+
+    A learned reward is steep in some pictures and flat in most, and every step of a sampler multiplies that. Without
+    this a batch learns from its few steepest rows, and clipping the whole gradient keeps their direction
+    (reports/LOG.md). Samples without gradient keep none.
+    """
+    if x_bchw.requires_grad:
+        x_bchw.register_hook(_unit)
+    return x_bchw
+
+
+def _unit(gradient_bchw: Tensor) -> Tensor:
+    length_b = gradient_bchw.flatten(1).norm(dim=1)
+    scale_b = torch.where(length_b > 0, 1 / length_b.clamp(min=1e-20), torch.zeros_like(length_b))
+    return gradient_bchw * scale_b.view(-1, *[1] * (gradient_bchw.dim() - 1))

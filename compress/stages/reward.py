@@ -25,7 +25,7 @@ from compress.diffusion.schedule import draw_uniform, sigmas
 from compress.evaluation.scenes_bench import edit_samples, t2i_samples
 from compress.generate import generate, guidance_of
 from compress.objectives.distillation import output_loss
-from compress.objectives.reward_gradient import Hinge, refl_loss
+from compress.objectives.reward_gradient import Hinge, equalise, refl_loss
 from compress.rewards.base import Request
 from compress.rewards.learned import LearnedReward
 from compress.rewards.training import RewardModelConfig, train_reward
@@ -97,6 +97,8 @@ class RewardStage(TrainingStage):
                 sigma_b = x_bchw.new_full((len(x_bchw),), sigma)
                 velocity = guided_velocity(student, x_bchw, sigma_b, condition, guidance).float()
                 x_bchw = step_to(x_bchw, velocity, sigma, sigma_next)
+                if config.equal_gradients:
+                    x_bchw = equalise(x_bchw)
         return x_bchw
 
     def request(self, condition: Condition) -> Request:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from compress.diffusion.sampler import sample
-from compress.objectives.reward_gradient import refl_loss
+from compress.objectives.reward_gradient import equalise, refl_loss
 from teachers.base import Condition
 
 
@@ -52,3 +52,16 @@ def test_the_gradient_through_the_sampler_matches_finite_differences():
     with torch.no_grad():
         difference = (loss(gain + step) - loss(gain - step)) / (2 * step)
     assert gain.grad.item() == pytest.approx(difference.item(), rel=1e-7)
+
+
+def test_equalised_gradients_have_length_one_in_every_sample_and_values_stay() -> None:
+    x_bchw = torch.randn(3, 2, 4, 4, requires_grad=True)
+    weights_b = torch.tensor([1e-3, 50.0, 0.0]).view(3, 1, 1, 1)
+    through = equalise(x_bchw * 1.0)
+    assert torch.equal(through, x_bchw)
+    (through.sin() * weights_b).sum().backward()
+    assert x_bchw.grad is not None
+    torch.testing.assert_close(x_bchw.grad.flatten(1).norm(dim=1), torch.tensor([1.0, 1.0, 0.0]))
+    direction = torch.nn.functional.cosine_similarity(x_bchw.grad[:2].flatten(1), x_bchw[:2].cos().flatten(1))
+    torch.testing.assert_close(direction, torch.ones(2))  # only the length is changed
+    assert equalise(torch.ones(1, 1, 1, 1)).requires_grad is False

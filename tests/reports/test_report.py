@@ -11,6 +11,7 @@ from reports import findings, grid
 from reports.cards import read_record
 from reports.collect import collect
 from reports.html import write_report
+from reports.plots_learning import samples_trained_on, scores_over_samples
 from reports.record import ReportError
 from tests.reports.outline import Outline
 from tests.reports.synthetic import STAGES, make_run
@@ -206,3 +207,24 @@ def test_a_teacher_elsewhere_is_found_only_if_it_is_the_parent(bare):
 def test_reports_never_import_torch():
     code = "import sys, reports.html; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def trained(folder: Path, steps: int, t2i: float) -> None:
+    recipe = {"name": folder.name[3:], "kind": "flow", "steps": steps, "batch_size": 32}
+    card = json.loads((folder / "card.json").read_text())
+    metrics = card["metrics"] | {"t2i": t2i, "t2i_low": t2i - 0.02, "t2i_high": t2i + 0.02}
+    edit_card(folder, stage="flow", recipe=recipe, metrics=metrics)
+
+
+def test_scores_stand_over_all_samples_trained_on_so_far(bare):
+    for (folder, steps), t2i in zip(
+        (("20-t2i", 1000), ("30-edit", 250), ("40-joint", 500)), (0.5, 0.6, 0.7), strict=True
+    ):
+        trained(bare / folder, steps, t2i)
+    run = collect(bare)
+    rows = [(seen, record.label) for seen, record in samples_trained_on(run.chain)]
+    assert rows == [(32.0, "t2i"), (40.0, "edit"), (56.0, "joint")]
+    drawn = scores_over_samples(run.chain)
+    assert "generation 0.700" in drawn and "joint, generation: 0.700 (0.680 to 0.720" in drawn
+    assert "teacher 0.952" in drawn
+    assert scores_over_samples(run.chain[:3]) == ""  # two points are no curve
