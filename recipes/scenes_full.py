@@ -3,14 +3,14 @@
 Command
     pocketdiff run scenes_full --fresh
     The many-step student of the last joint round and the 4-step student are shipped under students/weights; cards and
-    report so far are under reports/published.
+    report are under reports/published.
 
 Hardware
     One data-centre GPU, or 2 CPU cores.
 
 Time
-    To the 4-step student 7.4 h on 2 slow cores; quantize and deploy are not yet measured at length. Asked for are
-    <= 25 min on the GPU, <= 10 h on 2 cores.
+    7.6 h on 2 slow cores, and 2.1 h for the teacher (recipe teacher_scenes); asked for are <= 10 h. On a GPU not yet
+    measured; asked for are <= 25 min.
 
 Expected
     Teacher T2I 0.833; after joint_7 T2I 0.749, edit 0.687; after reward 0.765 and 0.682; in 4 steps 0.680 and 0.660, in
