@@ -90,11 +90,17 @@ def _end_labels(panel: Panel, records: Sequence[Record], x: float) -> list[str]:
     for name in HEADLINES:
         scores = [score for record in records if (score := _told(record, name)) is not None]
         if scores:
-            ends.append((panel.y(max(scores[-1].value, panel.y.low)) + 4, name, scores[-1].value))
+            label = f"{HEADLINE_LABELS[name]} {scores[-1].value:.3f}"
+            ends.append((panel.y(max(scores[-1].value, panel.y.low)) + 4, label, f"series {_SERIES[name]}"))
+    return spaced_labels(ends, x)
+
+
+def spaced_labels(ends: Sequence[tuple[float, str, str]], x: float) -> list[str]:
+    """Labels at the ends of lines, (y in pixels, text, class), a line's distance apart where values nearly agree."""
     placed, below = [], float("-inf")
-    for y, name, value in sorted(ends):
-        below = max(y, below + 15)  # labels keep a line's distance where scores nearly agree
-        placed.append(text(x, below, f"{HEADLINE_LABELS[name]} {value:.3f}", f"series {_SERIES[name]}", "start"))
+    for y, label, css in sorted(ends):
+        below = max(y, below + 15)
+        placed.append(text(x, below, label, css, "start"))
     return placed
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from reports.plots import HEADLINE_LABELS, interval
+from reports.plots import HEADLINE_LABELS, interval, spaced_labels
 from reports.record import Record
-from reports.svg import Panel, Scale, dot, figure, line, polyline, text
+from reports.svg import Panel, Scale, dot, figure, line, polyline
 
 _TASKS = {"t2i": "s1", "edit": "s2"}
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 270, 46, 590, 18, 220
@@ -27,26 +27,25 @@ def scores_over_samples(chain: Sequence[Record]) -> str:
         return ""
     panel = Panel(Scale(0, rows[-1][0], _LEFT, _RIGHT), Scale(0, 1, _BOTTOM, _TOP))
     parts = panel.axes(x_unit="thousand samples trained on", x_ticks=5, y_ticks=5)
-    teacher = next((r.scores["t2i"].value for r in chain if r.stage != "flow" and not r.number and r.scores), None)
+    teacher = next((r.scores["t2i"].value for r in chain if not r.number and "t2i" in r.scores), None)
+    ends = []
     if teacher is not None:
-        y = panel.y(teacher)
-        parts.append(line(_LEFT, y, _RIGHT, y, "reference"))
-        parts.append(text(_RIGHT + 8, y + 4, f"teacher {teacher:.3f}", "tick", "start"))
+        parts.append(line(_LEFT, panel.y(teacher), _RIGHT, panel.y(teacher), "reference"))
+        ends.append((panel.y(teacher) + 4, f"teacher {teacher:.3f}", "tick"))
     for name, css in _TASKS.items():
-        parts += _series(panel, rows, name, css)
-    return figure(_WIDTH, _HEIGHT, "Scores against samples trained on", parts)
+        told = [(seen, record) for seen, record in rows if name in record.scores]
+        if told:
+            parts += _series(panel, told, name, css)
+            last = told[-1][1].scores[name].value
+            ends.append((panel.y(last) + 4, f"{HEADLINE_LABELS[name]} {last:.3f}", f"series {css}"))
+    return figure(_WIDTH, _HEIGHT, "Scores against samples trained on", [*parts, *spaced_labels(ends, _RIGHT + 8)])
 
 
-def _series(panel: Panel, rows: Sequence[tuple[float, Record]], name: str, css: str) -> list[str]:
-    told = [(seen, record, record.scores[name]) for seen, record in rows if name in record.scores]
-    if not told:
-        return []
-    parts = [polyline(panel.place([(seen, score.value) for seen, _, score in told]), css)]
-    for seen, record, score in told:
-        x = panel.x(seen)
+def _series(panel: Panel, told: Sequence[tuple[float, Record]], name: str, css: str) -> list[str]:
+    parts = [polyline(panel.place([(seen, record.scores[name].value) for seen, record in told]), css)]
+    for seen, record in told:
+        x, score = panel.x(seen), record.scores[name]
         if score.low is not None and score.high is not None:
             parts.append(line(x, panel.y(score.low), x, panel.y(score.high), f"whisker {css}"))
         parts.append(dot(x, panel.y(score.value), css, f"{record.label}, {HEADLINE_LABELS[name]}: {interval(score)}"))
-    last = told[-1][2].value
-    y = panel.y(last) + (4 if name == "t2i" else 18)  # where both end alike, editing stands below
-    return [*parts, text(_RIGHT + 8, y, f"{HEADLINE_LABELS[name]} {last:.3f}", f"series {css}", "start")]
+    return parts

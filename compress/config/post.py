@@ -22,11 +22,12 @@ class RewardConfig(TrainConfig):
     of `sampler_steps` steps the walk goes without gradient to a random level within `window`, and with it from there:
     in one step ("one_step", ReFL) or by all steps that the sampler has left ("sampler", as DRaFT, arXiv 2309.17400),
     which costs more and scores what is drawn instead of a guess at it. The window has to lie where it is decided what
-    is drawn: through the last steps, at levels up to 0.5, nothing was learned (reports/LOG.md). `hinge` says which
-    samples learn
-    (see objectives/reward_gradient); rewards are logits of being right. `anchor_weight` multiplies the squared
-    distance of velocities to the parent's. `model_*` train the reward itself. The exact verifier judges
-    `judge_images` pictures a task every `judge_every` steps, before the first and after the last.
+    is drawn: through the last steps, at levels up to 0.5, nothing was learned (reports/LOG.md).
+    `equal_gradients` gives every state of every sample a gradient of length 1, or a batch learns from its steepest rows
+    alone. `hinge` says which samples learn (see objectives/reward_gradient); rewards are logits of being right.
+    `anchor_weight` multiplies the squared distance of velocities to the parent's. `model_*` train the reward itself.
+    The exact verifier judges `judge_images` pictures a task every `judge_every` steps, before the first and after the
+    last.
     """
 
     kind: ClassVar[str] = "reward"
