@@ -27,7 +27,7 @@ FLAGS = {
     "run": ["--artefacts", "--device", "--dry-run", "--fresh", "--from", "--out", "--runs", "--until", "recipe"],
     "recipes": ["recipe"],
     "doctor": [],
-    "eval": ["--device", "--json", "--n", "--runtime", "--seed", "--suite", "checkpoint"],
+    "eval": ["--device", "--json", "--n", "--runtime", "--seed", "--steps", "--suite", "checkpoint"],
     "generate": ["--device", "--image", "--output", "--runtime", "--seed", "-n", "-o", "checkpoint", "prompt"],
     "report": ["--out", "--publish", "run"],
     "bench surgery": ["--criterion", "--dtype", "--json", "--scale", "--shards", "--work"],
