@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,10 @@ class Run:
 
     @property
     def slots(self) -> tuple[Record | Absent, ...]:
-        """The chain with the absent stages in their places."""
-        return tuple(sorted((*self.chain, *self.absent), key=lambda slot: int(slot.number or -1)))
+        """The chain with the absent stages in their places, neighbours that are absent for one reason as one."""
+        ordered = sorted((*self.chain, *self.absent), key=lambda slot: int(slot.number or -1))
+        groups = groupby(ordered, key=lambda slot: slot.reason if isinstance(slot, Absent) else id(slot))
+        return tuple(_as_one(list(slots)) for _, slots in groups)
 
     def stage(self, kind: str) -> Record | None:
         """The last stage of this kind, or None."""
@@ -69,6 +72,13 @@ def collect(folder: Path) -> Run:
         absent=_absent(recipe, {record.folder.name for record in stages}),
         sensitivities=read_sensitivities(folder, [teacher, *stages] if teacher else stages),
     )
+
+
+def _as_one(slots: list[Record | Absent]) -> Record | Absent:
+    first, last = slots[0], slots[-1]
+    if len(slots) == 1 or not isinstance(first, Absent):
+        return first
+    return Absent(f"{first.number}–{last.number}", f"{first.label} to {last.label}, {len(slots)} stages", first.reason)
 
 
 def _teacher(recipe: dict[str, Any], stages: list[Record]) -> Record | None:

@@ -47,6 +47,15 @@ class Parity:
         """Whether no more was lost than allowed; None where there is nothing to compare with."""
         return None if self.lost is None or self.allowed is None else self.lost <= self.allowed
 
+    @property
+    def samples(self) -> str:
+        """How many pictures the score, or its difference from the row above, rests on."""
+        if paired := self.record.metrics.get("emulated_pictures_count"):
+            return f"{paired:g} emulated, paired"
+        each_kind = self.record.metrics.get("scored_images")
+        counted = 2 * each_kind if each_kind else self.overall.count
+        return words.number(counted) if counted else words.NO_FIGURE
+
 
 @dataclass(frozen=True)
 class Link:

@@ -129,6 +129,19 @@ def test_missing_stages_and_pictures_leave_a_whole_page(bare):
     assert [slot.label for slot in collect(bare).slots] == ["teacher", *STAGES]
 
 
+def test_neighbours_absent_for_one_reason_are_one_line(bare):
+    for folder in ("20-t2i", "30-edit"):
+        shutil.rmtree(bare / folder)
+    slots = collect(bare).slots
+    assert [slot.label for slot in slots[1:4]] == ["prune", "t2i to edit, 2 stages", "joint"]
+    assert slots[2].number == "20–30" and slots[2].reason == "not made yet"
+
+
+def test_parity_says_how_many_pictures_it_rests_on(bare):
+    edit_card(bare / "90-deploy", metrics={"overall": 0.9, "emulated_pictures_count": 14.0})
+    assert findings.parity(collect(bare))[-1].samples == "14 emulated, paired"
+
+
 def test_a_card_with_the_least_it_must_have_is_enough(tmp_path):
     folder = tmp_path / "10-vae"
     folder.mkdir()
