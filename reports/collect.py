@@ -43,9 +43,10 @@ class Run:
     @property
     def slots(self) -> tuple[Record | Absent, ...]:
         """The chain with the absent stages in their places, neighbours that are absent for one reason as one."""
-        ordered = sorted((*self.chain, *self.absent), key=lambda slot: int(slot.number or -1))
-        groups = groupby(ordered, key=lambda slot: slot.reason if isinstance(slot, Absent) else id(slot))
-        return tuple(_as_one(list(slots)) for _, slots in groups)
+        slots: list[Record | Absent] = [*self.chain, *self.absent]
+        slots.sort(key=lambda slot: int(slot.number or -1))
+        groups = groupby(slots, key=lambda slot: slot.reason if isinstance(slot, Absent) else slot.anchor)
+        return tuple(_as_one(list(group)) for _, group in groups)
 
     def stage(self, kind: str) -> Record | None:
         """The last stage of this kind, or None."""
