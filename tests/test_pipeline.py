@@ -190,11 +190,12 @@ def command(tmp_path: Path, step_s: float = 0.0, fresh: bool = False) -> subproc
 
 
 def wait_for_updates(tmp_path: Path, count: int, finished: int = 0) -> None:
-    """Until the process has made `count` updates of the stage it is in, after `finished` stages."""
+    """Until the process has made `count` of the 12 updates of the stage it is in, after `finished` stages. The log of a
+    stage that has just been finished may still lie there, whole."""
     for _ in range(600):
         logs = list((tmp_path / "runs" / "toy" / ".work").rglob("walk.csv"))
         stages = list((tmp_path / "runs" / "toy").glob("[0-9]*-*"))
-        if len(stages) == finished and any(len(log.read_text().splitlines()) >= count for log in logs):
+        if len(stages) == finished and any(count <= len(log.read_text().splitlines()) < 12 for log in logs):
             return
         time.sleep(0.05)
     raise AssertionError("the run did not start")

@@ -6,7 +6,7 @@ Flow convention: x_sigma = (1 - sigma) * x0 + sigma * eps, velocity = eps - x0, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,12 @@ from torch import Tensor, nn
 from teachers.base import Condition
 
 Batch = tuple[Tensor, Condition]  # (x0_bchw, what the network is told)
+Watch = Callable[[str, int], Callable[[], None]]  # (what begins, its forwards) -> to be called after each of them
+
+
+def unwatched(label: str, forwards: int) -> Callable[[], None]:
+    """For networks whose forwards take no time worth telling."""
+    return lambda: None
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,17 @@ import pytest
 import torch
 
 from compress.pruning.calibration import predict
-from compress.pruning.criteria import CRITERIA, collect, gather
+from compress.pruning.criteria import CRITERIA, collect, gather, obs_diff
 from compress.pruning.criteria.gradients import DiffPruning
-from compress.pruning.criteria.obs_diff import ObsDiff, column_saliency, inverse_diagonal, make_up, shrink, step_weights
+from compress.pruning.criteria.obs_diff import (
+    ObsDiff,
+    column_saliency,
+    inverse_diagonal,
+    make_up,
+    share_out,
+    shrink,
+    step_weights,
+)
 from compress.pruning.groups import find_groups
 from compress.pruning.importance import unit_scores
 from tests.pruning.nets import STUDENT, TEACHER, batches, draft
@@ -206,6 +214,24 @@ def test_layers_fed_alike_share_a_hessian():
     assert criterion.same[f"{block}.attn1.to_k"] == criterion.same[f"{block}.attn1.to_v"] == f"{block}.attn1.to_q"
     assert criterion.same[f"{block}.attn2.to_v"] == f"{block}.attn2.to_k"
     assert f"{block}.attn2.to_k" not in criterion.same and f"{block}.ff.net.2" not in criterion.same
+
+
+def test_a_frugal_pass_in_rounds_scores_alike(monkeypatch):
+    net, samples = draft().unet, batches(2, 2)
+    criteria = [ObsDiff(net, _chance()) for _ in range(2)]
+    gather(net, samples, criteria[:1])
+    monkeypatch.setattr(obs_diff, "MOST_ENTRIES", 1 << 16)
+    criteria[1].frugal = True
+    gather(net, samples, criteria[1:])
+    assert criteria[1].rounds > 1 and not criteria[1].sums
+    once, rounds = (criterion.saliency().along for criterion in criteria)
+    assert set(once) == set(rounds)
+    assert all(torch.allclose(once[place], rounds[place], rtol=1e-3) for place in once)
+
+
+def test_names_are_shared_out_in_order_up_to_a_size():
+    assert share_out({"a": 2, "b": 2, "c": 9, "d": 1}, 4) == [{"a", "b"}, {"c"}, {"d"}]
+    assert share_out({"a": 1}, 4) == [{"a"}]
 
 
 def test_random_depends_on_its_seed_alone():

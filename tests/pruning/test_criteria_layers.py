@@ -18,7 +18,7 @@ STACK = "mid_block.attentions.0.transformer_blocks"
 
 
 def choose(rule, *choices, saliency=None):
-    task = LayerTask(torch.nn.Identity(), [], torch.Generator(), lambda: saliency)
+    task = LayerTask(torch.nn.Identity, [], torch.Generator(), lambda: saliency)
     return [tuple(kept) for kept in LAYER_RULES[rule](choices, task).values()]
 
 

@@ -59,7 +59,7 @@ def test_the_temperature_falls_from_the_first_to_the_last():
 
 def test_the_blocks_that_matter_stay():
     net, samples = stack(0.0, 1.0, 0.1, 0.8)
-    task = LayerTask(net, samples, chance(), Saliency)
+    task = LayerTask(lambda: net, samples, chance(), Saliency)
     before = predict(net, samples[0])
     assert tiny_fusion([Choice("blocks", 4, subsets(4, 2))], task, QUICK) == {"blocks": (1, 3)}
     assert torch.equal(predict(net, samples[0]), before)
@@ -68,7 +68,7 @@ def test_the_blocks_that_matter_stay():
 
 def test_only_legal_masks_are_learnt():
     net, samples = stack(0.0, 1.0, 0.1)
-    task = LayerTask(net, samples, chance(), Saliency)
+    task = LayerTask(lambda: net, samples, chance(), Saliency)
     assert tiny_fusion([Choice("blocks", 3, ((0,), (2,)))], task, QUICK) == {"blocks": (2,)}
 
 

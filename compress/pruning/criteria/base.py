@@ -38,13 +38,18 @@ class Criterion:
     sees_samples: ClassVar[bool] = False  # the loss's gradient for each single sample
     sees_batches: ClassVar[bool] = False  # the same, averaged over a batch
     looks: ClassVar[bool] = True  # False for criteria that need no data at all
+    frugal = False  # the network fills the memory: what the samples leave behind has to be small
+    rounds = 1  # how often the samples pass: a frugal criterion may look at some of the layers each time
 
     def __init__(self, unet: nn.Module, generator: torch.Generator) -> None:
         self.unet, self.generator = unet, generator
         self.parameters = {name: p.detach() for name, p in unet.named_parameters()}
 
     def prepare(self, batches: Sequence[Noised]) -> None:
-        """Called once before the pass, with everything that it will go over."""
+        """Called once before the first round, with everything that each will go over."""
+
+    def end_round(self) -> None:
+        """Called after each round."""
 
     def see_input(self, layer: str, x: Tensor, sigma_b: Tensor) -> None:
         """What enters a layer in one call; channels are axis 1 of maps and the last axis of anything else."""
@@ -74,13 +79,14 @@ class Waiting:
 
     def __init__(self, add_up: Callable[[str, Tensor], None]) -> None:
         self._add_up = add_up
+        self.patient = True  # False where memory is scarcer than time: nothing waits
         self._rows: dict[str, tuple[list[Tensor], int]] = {}
 
     def put(self, layer: str, x_nf: Tensor) -> None:
         pieces, count = self._rows.get(layer, ([], 0))
         pieces.append(x_nf)
         self._rows[layer] = (pieces, count + x_nf.shape[0])
-        if count + x_nf.shape[0] >= x_nf.shape[1]:
+        if not self.patient or count + x_nf.shape[0] >= x_nf.shape[1]:
             self.flush(layer)
 
     def flush(self, layer: str) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.pruning.calibration import Noised, predict, rows_of
+from compress.pruning.calibration import Noised, Watch, predict, rows_of, unwatched
 from compress.pruning.criteria.base import Criterion, readers
 
 
-def gather(unet: nn.Module, batches: Sequence[Noised], criteria: Sequence[Criterion]) -> None:
+def gather(unet: nn.Module, batches: Sequence[Noised], criteria: Sequence[Criterion], watch: Watch = unwatched) -> None:
     """Shows the samples to the criteria: one forward each, and one backward where any of them wants gradients.
 
     Gradients of single samples cost a pass for each, so samples are seen one by one only if a criterion asks for that;
@@ -25,9 +25,15 @@ def gather(unet: nn.Module, batches: Sequence[Noised], criteria: Sequence[Criter
     wanted = _Pass(criteria)
     if not (wanted.inputs or wanted.samples or wanted.batches):
         return
+    rounds = max(criterion.rounds for criterion in criteria)
+    done = watch("scoring", rounds * len(batches))
     with wanted.listening(unet):
-        for batch in batches:
-            wanted.walk(unet, batch)
+        for _ in range(rounds):
+            for batch in batches:
+                wanted.walk(unet, batch)
+                done()
+            for criterion in criteria:
+                criterion.end_round()
 
 
 class _Pass:

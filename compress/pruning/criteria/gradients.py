@@ -27,7 +27,7 @@ class Taylor(Criterion):
         self.scores, self.batches = Saliency(), len(batches)
 
     def see_batch(self, name: str, gradient: Tensor, samples: int) -> None:
-        self.scores.add(name, (self.parameters[name] * gradient).abs_().div_(self.batches))
+        self.scores.add(name, (self.parameters[name].float() * gradient).abs_().div_(self.batches))
 
     def saliency(self) -> Saliency:
         return self.scores
@@ -43,7 +43,7 @@ class Fisher(Criterion):
         self.scores, self.samples = Saliency(), sum(len(batch.sigma_b) for batch in batches)
 
     def see_sample(self, name: str, gradient: Tensor) -> None:
-        self.scores.add(name, (self.parameters[name] * gradient).square_().div_(self.samples))
+        self.scores.add(name, (self.parameters[name].float() * gradient).square_().div_(self.samples))
 
     def saliency(self) -> Saliency:
         return self.scores
@@ -88,10 +88,10 @@ class DiffPruning(Criterion):
         if name in self.gradients:
             self.gradients[name].add_(gradient, alpha=times)
         else:
-            self.gradients[name] = gradient.float() * times
+            self.gradients[name] = gradient * times if self.frugal else gradient.float() * times
 
     def saliency(self) -> Saliency:
         saliency = Saliency()
         for name, gradient in self.gradients.items():
-            saliency.add(name, (self.parameters[name] * gradient).abs().div_(self.samples))
+            saliency.add(name, (self.parameters[name].float() * gradient).abs_().div_(self.samples))
         return saliency

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.pruning.calibration import Noised, predictions, velocity_mse
+from compress.pruning.calibration import Noised, Watch, predictions, unwatched, velocity_mse
 from compress.pruning.importance import Saliency
 from compress.pruning.select import Option, best_subset, cheapest_mix
 from students.spec import NONE, SELF_CROSS, StudentSpec
@@ -39,12 +39,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class LayerTask:
-    """What a rule may look at. `saliency` is computed when called."""
+    """What a rule may look at. The network is read into memory, and `saliency` computed, when called."""
 
-    unet: nn.Module
+    network: Callable[[], nn.Module]
     batches: Sequence[Noised]
     generator: torch.Generator
     saliency: Callable[[], Saliency]
+    watch: Watch = unwatched
 
 
 LayerRule = Callable[[Sequence[Choice], LayerTask], dict[str, Layers]]
@@ -73,7 +74,15 @@ def by_weights(choices: Sequence[Choice], task: LayerTask) -> dict[str, Layers]:
 def laptop(choices: Sequence[Choice], task: LayerTask) -> dict[str, Layers]:
     """Keeps the layers whose absence shows most (LAPTOP-Diff's one-shot criterion, arXiv 2404.11098:
     E|v_without - v|^2, here on the first batch)."""
-    return by_score(skip_errors(task.unet, task.batches[:1]), choices)
+    error = skip_errors(task.network(), task.batches[:1])
+    done = task.watch("skipping layers", sum(choice.have for choice in choices))
+
+    def watched(layer: str) -> float:
+        found = error(layer)
+        done()
+        return found
+
+    return by_score(watched, choices)
 
 
 def bk_sdm(choices: Sequence[Choice], task: LayerTask) -> dict[str, Layers]:

@@ -13,15 +13,18 @@ Shape suffixes: b batch, n positions, f features (input channels), o output chan
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from compress.pruning.calibration import Noised
 from compress.pruning.criteria.base import Criterion, Refit, Waiting, is_depthwise, readers, rows
 from compress.pruning.importance import Saliency
 
 STEPS = 1000  # the timesteps that noise levels are counted in
 STEP_WEIGHTS = (1.0, 2.0)  # a_min at the cleanest level, a_max at pure noise; the paper leaves both open
+MOST_ENTRIES = 1 << 29  # of Hessians at a time, 2 GB, where memory is scarce
 DAMPING = 0.01  # the least share of its own diagonal that is mixed into H
 
 
@@ -45,11 +48,30 @@ class ObsDiff(Criterion):
         self.sums: dict[str, Tensor] = {}
         self.weights: dict[str, float] = {}
         self.positions: dict[str, int] = {}
+        self.groups: list[set[str]] = [set(self.layers)]  # the layers of each round still to come, this one first
+        self.scores = Saliency()
         self._last: tuple[Tensor, str] | None = None
         self._step: tuple[Tensor, Tensor, float] | None = None  # noise levels, roots of their weights, the weights' sum
 
+    def prepare(self, batches: Sequence[Noised]) -> None:
+        if self.frugal:
+            self.waiting.patient = False
+            self.groups = share_out({name: self._inputs(name) ** 2 for name in self.layers}, MOST_ENTRIES)
+            self.rounds = len(self.groups)
+
+    def _inputs(self, layer: str) -> int:
+        return int(self.parameters[f"{layer}.weight"].shape[1])
+
+    def end_round(self) -> None:
+        """Turns the Hessians that are complete into scores, and where memory is scarce lets go of them."""
+        if self.frugal:
+            self._score(self.groups.pop(0))
+            for kept in (self.sums, self.weights, self.positions, self.same):
+                kept.clear()
+            self._last = None
+
     def see_input(self, layer: str, x: Tensor, sigma_b: Tensor) -> None:
-        if layer not in self.layers:
+        if not self.groups or layer not in self.groups[0]:
             return
         if layer not in self.weights and layer not in self.same and self._last and self._last[0] is x:
             self.same[layer] = self._last[1]
@@ -82,8 +104,14 @@ class ObsDiff(Criterion):
         return None if hessian is None else shrink(hessian, self.positions[self.same.get(layer, layer)])
 
     def saliency(self) -> Saliency:
-        saliency, inverses = Saliency(), dict[str, Tensor]()
-        for layer in self.layers:
+        if not self.frugal:
+            self.scores = Saliency()
+            self._score(self.layers)
+        return self.scores
+
+    def _score(self, layers: Collection[str]) -> None:
+        inverses = dict[str, Tensor]()
+        for layer in (name for name in self.layers if name in layers):
             source = self.same.get(layer, layer)
             if source not in inverses:
                 hessian = self.shrunk(source)
@@ -92,8 +120,7 @@ class ObsDiff(Criterion):
                 inverses[source] = inverse_diagonal(hessian)
             weight = self.parameters[f"{layer}.weight"].float()
             energy_f = weight.square().sum([axis for axis in range(weight.dim()) if axis != 1]).double()
-            saliency.add_along(f"{layer}.weight", 1, column_saliency(energy_f, inverses[source]))
-        return saliency
+            self.scores.add_along(f"{layer}.weight", 1, column_saliency(energy_f, inverses[source]))
 
     def refit(self, parameter: str, kept: Tensor) -> Refit | None:
         layer = parameter.removesuffix(".weight")
@@ -111,6 +138,19 @@ class ObsDiff(Criterion):
         wanted = max(_energy(by_tap, hessian), 1e-300)
         errors = _energy(missing, hessian) / wanted, _energy(missed, hessian) / wanted
         return Refit(refitted.movedim(-1, 1).to(weight), *errors)
+
+
+def share_out(sizes: Mapping[str, int], most: int) -> list[set[str]]:
+    """The names in order, in groups whose sizes sum to at most `most`; what is larger has a group of its own."""
+    groups: list[set[str]] = [set()]
+    left = most
+    for name, size in sizes.items():
+        if size > left and groups[-1]:
+            groups.append(set())
+            left = most
+        groups[-1].add(name)
+        left -= size
+    return groups
 
 
 def shrink(hessian: Tensor, positions: int) -> Tensor:

@@ -45,8 +45,8 @@ def tiny_fusion(
     on_step: Progress = lambda step, loss: None,
 ) -> dict[str, Layers]:
     """The most probable mask of each choice after the search. The network is left as it was."""
-    masks = DepthMasks(choices, task.generator, next(task.unet.parameters()).device)
-    learn_depth(task.unet, task.batches, masks, task.generator, search, on_step)
+    masks = DepthMasks(choices, task.generator, next(task.network().parameters()).device)
+    learn_depth(task.network(), task.batches, masks, task.generator, search, on_step)
     return masks.most_probable()
 
 

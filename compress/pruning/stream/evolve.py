@@ -79,7 +79,7 @@ def stream(
 ) -> Streamed:
     """Carries the network in the files through `steps` and writes `out/unet`, which appears whole or not at all.
 
-    The bench has no batches: only criteria that look at weights alone can be streamed.
+    Without batches on the bench, only criteria that look at weights alone can be used.
     """
     return_large_blocks()
     spec = teacher_spec(checkpoint)
@@ -88,7 +88,8 @@ def stream(
     transplants: list[Transplant] = []
     for name in steps:
         began = time.perf_counter()
-        draft, transplant = OPERATORS[name].apply(draft, goal, bench)
+        with torch.no_grad():
+            draft, transplant = OPERATORS[name].apply(draft, goal, bench)
         transplants.append(transplant)
         networks.append(Network(name, OPERATORS[name].title, draft.spec, time.perf_counter() - began))
     if goal.plain:
@@ -96,7 +97,9 @@ def stream(
         networks.append(Network(PLAIN, "as UNet2DConditionModel", draft.spec, 0.0))
     else:
         networks.append(Network(PAIR, "target and condition side by side", draft.spec, 0.0))
-    with ThreadPoolExecutor(1) as aside:  # counting is Python's work, writing the processor's: one waits for neither
+    bench.release()
+    # Counting is Python's work, writing the processor's: neither waits for the other.
+    with torch.no_grad(), ThreadPoolExecutor(1) as aside:
         rows_later = aside.submit(lambda: [network.row() for network in networks])
         began = time.perf_counter()
         _write(draft, out, DTYPES[dtype], on_tensor)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from accelerate.utils import set_module_tensor_to_device
 from torch import Tensor, nn
 
 from compress.cost import empty, skeleton
-from compress.pruning.calibration import Noised
+from compress.pruning.calibration import Noised, Watch, predict, unwatched
 from compress.pruning.criteria import CRITERIA, Criterion, Refit, gather
 from compress.pruning.importance import Saliency
 from compress.pruning.lineage import Lineage
@@ -35,6 +36,16 @@ class Draft:
     def state(self) -> Mapping[str, Tensor]:
         """Every tensor of the network by name."""
         return self.unet.state_dict() if self.streamed is None else self.streamed
+
+    def load(self, dtype: torch.dtype) -> nn.Module:
+        """A streamed network with its weights, all in memory and frozen. Layers between which activations are kept for
+        a backward pass are computed twice instead, as far as the class can do that."""
+        assert self.streamed is not None
+        unet: Any = empty(self.spec)
+        for name in list(self.streamed):
+            set_module_tensor_to_device(unet, name, "cpu", self.streamed[name].to(dtype), dtype)
+        unet.enable_gradient_checkpointing()
+        return unet.eval().requires_grad_(False)
 
     def become(self, spec: StudentSpec, transplant: Transplant) -> Draft:
         """The network of `spec` that a transplant from this one makes; streamed if this one is."""
@@ -64,6 +75,9 @@ class Bench:
     `layer_rule` names the rule that chooses layers; None goes by skipping them, or by their weights where the criterion
     looks at no data. `report` collects what the operators decided, for cards and plots. Saliency is computed when first
     asked for and again for each new draft, since weights and names have changed by then.
+
+    A network larger than memory in fp32 may still fit in 16 bits: with batches, a streamed draft is read into memory in
+    `dtype` when samples have to go through it, and freed when the next one is.
     """
 
     batches: list[Noised]
@@ -73,26 +87,53 @@ class Bench:
     layer_rule: str | None = None
     report: dict[str, Any] = field(default_factory=dict)
     lineage: Lineage = field(default_factory=Lineage)
-    _scored: tuple[Draft, Criterion, Saliency] | None = None
+    dtype: torch.dtype = torch.float32
+    watch: Watch = unwatched
+    _scored: tuple[Draft, Criterion | None, Saliency] | None = None
+    _loaded: tuple[Draft, nn.Module] | None = None
 
     def saliency(self, draft: Draft) -> Saliency:
         return self._score(draft)[2]
 
+    def network(self, draft: Draft) -> nn.Module:
+        """The draft's network with its weights: what samples go through."""
+        if draft.streamed is None:
+            return draft.unet
+        if self._loaded is None or self._loaded[0] is not draft:
+            self.release()  # two of them would not fit
+            self._loaded = (draft, draft.load(self.dtype))
+        return self._loaded[1]
+
+    @torch.no_grad()
+    def show(self, draft: Draft, label: str) -> None:
+        """Lets every sample through the draft's network, for the sake of whoever listens."""
+        unet, done = self.network(draft), self.watch(label, len(self.batches))
+        for batch in self.batches:
+            predict(unet, batch)
+            done()
+
+    def release(self) -> None:
+        """Frees the network that `network` has read."""
+        self._loaded = None
+
     def refit(self, draft: Draft, parameter: str, kept: Tensor) -> Refit | None:
         """A weight with fewer inputs that makes up for those it lost, where the criterion knows how."""
         if draft.streamed is not None:
-            return None  # that takes data
-        return self._score(draft)[1].refit(parameter, kept)
+            return None  # asked for when the tensor is written, and by then what was seen of the inputs is gone
+        criterion = self._score(draft)[1]
+        return None if criterion is None else criterion.refit(parameter, kept)
 
-    def _score(self, draft: Draft) -> tuple[Draft, Criterion, Saliency]:
+    def _score(self, draft: Draft) -> tuple[Draft, Criterion | None, Saliency]:
         if self._scored is None or self._scored[0] is not draft:
-            criterion = CRITERIA[self.criterion](draft.unet, self.generator)
-            if draft.streamed is None:
-                gather(draft.unet, self.batches, [criterion])
-                saliency = criterion.saliency()
-            else:
+            if draft.streamed is not None and not CRITERIA[self.criterion].looks:
                 saliency = score_streamed(self.criterion, draft.streamed, shapes(draft.unet), self.generator)
-            self._scored = (draft, criterion, saliency)
+                self._scored = (draft, None, saliency)
+            else:
+                criterion = CRITERIA[self.criterion](self.network(draft), self.generator)
+                criterion.frugal = draft.streamed is not None
+                gather(self.network(draft), self.batches, [criterion], self.watch)
+                # What is streamed is scored and let go: a criterion holds on to the network that it has seen.
+                self._scored = (draft, None if criterion.frugal else criterion, criterion.saliency())
         return self._scored
 
 

@@ -56,7 +56,9 @@ def _decide(choices: list[Choice], draft: Draft, bench: Bench) -> dict[str, Laye
     if not choices:
         return {}
     rule = bench.layer_rule or ("laptop" if CRITERIA[bench.criterion].looks else "weights")
-    task = LayerTask(draft.unet, bench.batches, bench.generator, lambda: bench.saliency(draft))
+    task = LayerTask(
+        lambda: bench.network(draft), bench.batches, bench.generator, lambda: bench.saliency(draft), bench.watch
+    )
     return LAYER_RULES[rule](choices, task)
 
 

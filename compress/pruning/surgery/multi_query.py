@@ -13,7 +13,7 @@ covariances are taken to be the identity.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.pruning.calibration import Noised, predict
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin
 from students.init import Shapes, Transplant
 from students.spec import StudentSpec
@@ -74,7 +73,7 @@ def _transplant(draft: Draft, spec: StudentSpec, bench: Bench) -> Transplant:
     transplant = begin("multi_query", draft, spec)
     layers = attentions(draft.unet)
     by_svd = bench.kv_merge == "svd"
-    moments = _moments(draft.unet, layers, bench.batches) if by_svd and bench.batches else {}
+    moments = _moments(draft, bench) if by_svd and bench.batches else {}
     for name, layer in layers.items():
         wanted, had = transplant.wanted[f"{name}.to_k.weight"][0], transplant.had[f"{name}.to_k.weight"][0]
         if wanted != had:
@@ -131,12 +130,10 @@ def product_error(made: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) ->
     return max(gap, 0.0) / norm if norm > 0 else float(gap > 0)
 
 
-@torch.no_grad()
-def _moments(
-    unet: nn.Module, layers: dict[str, Any], batches: Iterable[Noised]
-) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+def _moments(draft: Draft, bench: Bench) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
     """Per layer: square roots of the second moments of the queries' input, and of the keys' input centred within each
     sample and as it is."""
+    layers = attentions(bench.network(draft))
     sums: dict[str, list[Tensor]] = {}
 
     def listener(name: str, centre: bool) -> Callable[..., None]:
@@ -155,8 +152,7 @@ def _moments(
         handles.append(layer.to_k.register_forward_pre_hook(listener(f"{name}/centred", True)))
         handles.append(layer.to_v.register_forward_pre_hook(listener(f"{name}/y", False)))
     try:
-        for batch in batches:
-            predict(unet, batch)
+        bench.show(draft, "moments of keys and values")
     finally:
         for handle in handles:
             handle.remove()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.pruning.calibration import predictions, tapped
+from compress.pruning.calibration import tapped
 from compress.pruning.expected import White
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin
 from compress.pruning.surgery.multi_query import attentions
@@ -54,16 +54,16 @@ def _expect_one(transplant: Transplant, name: str) -> None:
 
 
 def _fit(transplant: Transplant, draft: Draft, bench: Bench) -> None:
-    layers = attentions(draft.unet)
+    layers = attentions(bench.network(draft))
     queries = {name: layer.to_q for name, layer in layers.items()}
     keys = {name: layer.to_k for name, layer in layers.items()}
     with tapped(queries, keep_input=False) as q_seen, tapped(keys, keep_input=False) as k_seen:
-        predictions(draft.unet, bench.batches)
+        bench.show(draft, "fitting norms of queries and keys")
     for name, layer in layers.items():
         pairs = [(_heads(q, layer), _heads(k, layer)) for q, k in zip(q_seen[name], k_seen[name], strict=True)]
         scale_d, error = fit_scales(pairs)
         root = scale_d.abs().sqrt()
-        like = layer.to_q.weight.dtype
+        like = transplant.old[f"{name}.to_q.weight"].dtype
         sources = [f"{name}.to_q.weight", f"{name}.to_k.weight"]
         method = "scale fitted to the logits"
         transplant.put(f"{name}.norm_q.weight", (root * scale_d.sign()).to(like), sources, method, error)

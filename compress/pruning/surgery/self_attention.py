@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.pruning.calibration import predictions, tapped
+from compress.pruning.calibration import tapped
 from compress.pruning.expected import expected_layer_norm
 from compress.pruning.least_squares import affine_fit
 from compress.pruning.surgery.base import Bench, Draft, Operator, begin, stage_of, transformer_blocks
@@ -57,11 +57,13 @@ def _expect(transplant: Transplant, losing: Iterable[str]) -> None:
             transplant.put(f"{name}.norm1.{part}", torch.full_like(old, value), sources, method)
 
 
-def _fit(transplant: Transplant, draft: Draft, losing: dict[str, Any], bench: Bench) -> None:
-    norms = {name: block.norm1 for name, block in losing.items()}
-    after = {name: block.norm2 for name, block in losing.items()}
+def _fit(transplant: Transplant, draft: Draft, losing: Iterable[str], bench: Bench) -> None:
+    unet = bench.network(draft)
+    blocks: dict[str, Any] = {name: unet.get_submodule(name) for name in losing}
+    norms = {name: block.norm1 for name, block in blocks.items()}
+    after = {name: block.norm2 for name, block in blocks.items()}
     with tapped(norms) as before_seen, tapped(after) as after_seen:
-        predictions(draft.unet, bench.batches)
+        bench.show(draft, "fitting LayerNorms")
     for name, norm in norms.items():
         h_nc = torch.cat([x.flatten(0, 1) for x in before_seen[name]])
         target_nc = torch.cat([x.flatten(0, 1) for x in after_seen[name]])
