@@ -1,4 +1,4 @@
-# --dist loadscope: tests of one file share its costly fixtures in one worker.
+# --dist loadscope: tests that share costly fixtures run in one worker (tests/conftest.py says which).
 # make run · make test · make test-fast · make lint — each sets up .venv first, if it is missing or older than setup.cfg.
 PYTHON ?= python3
 WORKERS ?= 2

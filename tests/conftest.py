@@ -21,6 +21,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path != chain, item.path not in slow))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of one file share its costly fixtures in one worker, and all of quantization goes to one: AIMET takes ten
+    seconds to import."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFixtures(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder = "tests/quantization/"
+            return folder if nodeid.startswith(folder) else super()._split_scope(nodeid)
+
+    return ByFixtures(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Test processes run side by side (pytest -n); more threads each would only make them wait for one another."""

@@ -43,6 +43,7 @@ def test_every_step_from_sdxl_to_dreamlite_has_the_known_compute():
 
 
 @pytest.mark.parametrize(("height", "width", "gmac"), [(128, 256, 1417), (64, 128, 322)])
+@pytest.mark.slow
 def test_the_students_compute_is_the_published_one(height, width, gmac):
     assert cost(FULL, height, width, 128).macs_g == pytest.approx(gmac, rel=5e-3)
 

@@ -28,10 +28,10 @@ UNALIKE = replace(
     [
         STUDENT,
         UNALIKE,
-        replace(UNALIKE, separable=True, kv_heads=1, ff_mult=2),
+        pytest.param(replace(UNALIKE, separable=True, kv_heads=1, ff_mult=2), marks=pytest.mark.slow),
         replace(STUDENT, widths=(40, 80), heads=(1, 2), norm_groups=8, text_dim=24, cross_dim=72, pooled_dim=10),
         replace(TEACHER, size_values=0, size_dim=0, pooled_dim=None),
-        *NARROW.values(),
+        *(pytest.param(spec, marks=pytest.mark.slow) for spec in NARROW.values()),
     ],
 )
 def test_the_formulas_count_what_the_network_has(spec):

@@ -47,6 +47,7 @@ def test_affine_fit_by_hand():
     assert (float(scale), float(shift), error) == (pytest.approx(2.0), pytest.approx(5.0), pytest.approx(0.0))
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_teacher_is_left_as_it_is():
     teacher, student = draft(), draft()
     features = TeacherFeatures(teacher.unet, batches(2, 8, seed=3))
@@ -83,6 +84,7 @@ def test_it_lowers_the_velocity_error_of_every_operator(name):
     assert all(after <= before + 1e-6 for before, after in errors.values())
 
 
+@pytest.mark.slow
 def test_a_pair_is_fitted_on_its_target_half():
     """A copy of the teacher, given a pair, errs by what the other panel does to norms and attention."""
     teacher, student = draft(), draft()

@@ -101,6 +101,7 @@ def test_an_input_that_is_always_zero_is_worth_nothing(name):
     assert float(scores(name, net, samples).along["second.weight", 1][2]) == 0
 
 
+@pytest.mark.slow
 def test_a_dead_neuron_of_a_transformer_is_worth_nothing():
     net = draft().unet
     net.get_submodule(f"{FF}.net.0").proj.weight[[7, 768 + 7]] = 0
@@ -216,6 +217,7 @@ def test_layers_fed_alike_share_a_hessian():
     assert f"{block}.attn2.to_k" not in criterion.same and f"{block}.ff.net.2" not in criterion.same
 
 
+@pytest.mark.slow
 def test_a_frugal_pass_in_rounds_scores_alike(monkeypatch):
     net, samples = draft().unet, batches(2, 2)
     criteria = [ObsDiff(net, _chance()) for _ in range(2)]

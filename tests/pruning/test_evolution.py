@@ -25,6 +25,7 @@ def evolution(samples):
     return evolve(draft().unet, Plan(STUDENT), samples, bench("taylor"))
 
 
+@pytest.mark.slow
 def test_the_goal_is_reached_by_steps_that_are_all_measured(evolution):
     assert evolution.draft.spec == STUDENT
     assert [row.step for row in evolution.rows] == ["teacher", *OPERATORS, PAIR]
@@ -38,6 +39,7 @@ def test_the_goal_is_reached_by_steps_that_are_all_measured(evolution):
         assert by_step[step].parameters_m < before.parameters_m and by_step[step].macs_g < before.macs_g
 
 
+@pytest.mark.slow
 def test_the_student_reloads_to_identical_outputs(evolution, tmp_path):
     unet = evolution.draft.unet
     unet.save_pretrained(tmp_path / "unet")
@@ -48,6 +50,7 @@ def test_the_student_reloads_to_identical_outputs(evolution, tmp_path):
         assert torch.equal(predict(loaded.eval(), question, pair=True), predict(unet, question, pair=True))
 
 
+@pytest.mark.slow
 def test_every_tensor_has_an_origin_in_the_teacher_or_is_said_to_be_new(evolution):
     table = evolution.ledger.table()
     assert set(table) == set(evolution.draft.unet.state_dict())
@@ -66,6 +69,7 @@ def test_every_tensor_has_an_origin_in_the_teacher_or_is_said_to_be_new(evolutio
     ]
 
 
+@pytest.mark.slow
 def test_what_was_kept_is_told_for_the_heat_map(evolution):
     kept = evolution.report["kept"]
     assert set(kept) == {"width", "feed_forward"}
@@ -74,6 +78,7 @@ def test_what_was_kept_is_told_for_the_heat_map(evolution):
     assert any(row["kept"] < row["units"] for row in rows)
 
 
+@pytest.mark.slow
 def test_with_the_teacher_as_the_goal_nothing_changes(samples):
     goal = replace(TEACHER, text_dim=64)  # a projection of normed tokens is (all but) the identity
     done = evolve(draft().unet, Plan(goal, STEPS[:-1], compensated=()), samples, bench())
@@ -88,6 +93,7 @@ def test_any_subset_of_steps_leaves_a_network_that_runs(steps, samples):
     assert outputs(done.draft.unet).isfinite().all()
 
 
+@pytest.mark.slow
 def test_seeds_decide_everything():
     start = draft()
 
@@ -130,6 +136,7 @@ def test_a_ledger_follows_tensors_through_renaming():
     }
 
 
+@pytest.mark.slow
 def test_nncf_masks_as_many_weights_as_the_student_lacks(samples):
     teacher = draft().unet
     total = sum(p.numel() for p in teacher.parameters())

@@ -130,7 +130,7 @@ def test_what_a_teacher_cannot_become_is_told(teacher, change, what):
 
 
 # ---- identity -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", some_slow(NARROW, fast=("SD 1.5",)))
+@pytest.mark.parametrize("name", some_slow(NARROW, fast=()))
 def test_with_nothing_to_remove_every_operator_is_the_identity(name):
     spec = NARROW[name]
     teacher = stock(spec)
@@ -173,6 +173,7 @@ def test_a_teacher_that_takes_pairs_is_asked_with_pairs():
     assert max(row.error for row in done.rows) < 1e-8
 
 
+@pytest.mark.slow
 def test_thinner_heads_compute_the_same_where_the_lost_dimensions_were_silent():
     """SD 1.x keeps its 8 heads, so a narrower stage makes them thinner; softmax's scale must not follow."""
     spec = NARROW["SD 1.5"]

@@ -23,6 +23,7 @@ BIG = replace(
 GOAL = replace(BIG, separable=True, kv_heads=1, ff_mult=3, qk_norm=True)
 
 
+@pytest.mark.slow
 def test_random_budgets_are_met_from_below_by_legal_widths_that_cannot_grow():
     chance = random.Random(0)
     narrow = replace(GOAL, widths=(64, 64, 64), heads=(1, 1, 1))

@@ -45,7 +45,7 @@ SMALL = StreamConfig(widths=(64, 128), layers_per_block=1, transformer_layers=(1
 STEM = "diffusion_pytorch_model"
 # dtype and shards of the teacher, and how its heads are merged
 CASES = [
-    ("bf16", 3, "mean"),
+    pytest.param("bf16", 3, "mean", marks=pytest.mark.slow),
     pytest.param("fp16", 1, "svd", marks=pytest.mark.slow),
     pytest.param("fp32", 2, "mean", marks=pytest.mark.slow),
 ]
@@ -97,7 +97,7 @@ def test_the_streamed_student_is_the_one_made_in_memory(tmp_path, dtype, shards,
 @pytest.mark.parametrize(
     ("criterion", "layer_rule"),
     [
-        ("taylor", "laptop"),
+        pytest.param("taylor", "laptop", marks=pytest.mark.slow),
         pytest.param("activation", "weights", marks=pytest.mark.slow),
         pytest.param("fisher", "laptop", marks=pytest.mark.slow),
         pytest.param("diff_pruning", "koala", marks=pytest.mark.slow),
@@ -121,6 +121,7 @@ def test_with_samples_it_is_the_one_made_in_memory_too(tmp_path, criterion, laye
     assert made.report["depth"] and set(found) == set(wanted)
 
 
+@pytest.mark.slow
 def test_a_calibrated_stage_runs_in_sixteen_bits(teacher, tmp_path):
     folder = copied(teacher, tmp_path / "teacher")
     write_random_samples(folder, TEACHER, 2, 8, tokens=5)

@@ -40,6 +40,7 @@ def on_the_way():
         yield name, spec
 
 
+@pytest.mark.slow
 def test_the_operators_lead_through_the_published_sizes():
     sizes = {name: parameters(spec) / 1e6 for name, spec in on_the_way()}
     assert {name: sizes[name] for name in EVOLUTION} == pytest.approx(

@@ -89,6 +89,7 @@ def test_neurons_that_do_nothing_can_go_for_free():
     assert torch.allclose(outputs(done.unet), outputs(start.unet), atol=CLOSE)
 
 
+@pytest.mark.slow
 def test_a_narrower_first_stage_hears_almost_the_same_time():
     wide = replace(TEACHER, widths=(128, 192), heads=(2, 3))
     workbench = bench()

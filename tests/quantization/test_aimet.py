@@ -156,6 +156,7 @@ def test_the_accumulator_guard_is_aimets(bias: list[float]) -> None:
     assert integers.abs().max() < 2**31
 
 
+@pytest.mark.slow
 def test_a_wide_weight_has_16_bits_and_next_to_no_noise(quantized: Quantized) -> None:
     wide = ("conv_in.weight", "conv_out.weight")
     simulation = Simulation(quantized.graph, load_rules(75), wide)

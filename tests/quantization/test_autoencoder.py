@@ -67,6 +67,7 @@ def test_host_and_graphs_together_are_the_autoencoder(vae: AutoencoderTiny, pict
         torch.testing.assert_close(ours.decode(scale * latents).sample, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_quantized_file_agrees_with_its_simulation(vae: AutoencoderTiny, pictures: Tensor, tmp_path: Path) -> None:
     latents = vae.encode(pictures).latents

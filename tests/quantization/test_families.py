@@ -65,7 +65,7 @@ def told(unet: Any, rows: int, sizes: int) -> Condition:
     return Condition(torch.randn(rows, 12, 48), pooled_bd=pooled, size_b2=torch.full((rows, sizes), 64.0))
 
 
-@pytest.fixture(params=sorted(FAMILIES))
+@pytest.fixture(params=[pytest.param("sd15", marks=pytest.mark.slow), "sdxl"])
 def family(request: pytest.FixtureRequest) -> tuple[Any, IoSpec, NetworkInputs]:
     unet = built(FAMILIES[request.param])
     spec = IoSpec.of_unet(dict(unet.config), (8, 8), 12, pair=False)
@@ -92,6 +92,7 @@ def test_host_and_network_together_are_the_teacher() -> None:
         network_inputs(spec, x_bchw, sigma_b, replace(condition, source_bchw=torch.ones(2, 4, 8, 8)))
 
 
+@pytest.mark.slow
 def test_the_quantized_file_agrees_with_its_simulation(
     family: tuple[Any, IoSpec, NetworkInputs], tmp_path: Path
 ) -> None:

@@ -191,6 +191,7 @@ def test_the_whole_student_stays_the_same_pass_by_pass(unet: Any, spec: IoSpec) 
     torch.testing.assert_close(lowered(*one), UNetBehindSinusoids(unet)(*one), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_without_text_padding_there_is_nothing_to_take(unet: Any, spec: IoSpec) -> None:
     bare = replace(spec, text_bias=False)
     inputs = random_inputs(bare, 1, seed=3).tensors()
@@ -200,6 +201,7 @@ def test_without_text_padding_there_is_nothing_to_take(unet: Any, spec: IoSpec) 
     assert take_text_bias(export_unet(unet, bare)) == 0
 
 
+@pytest.mark.slow
 def test_every_cross_attention_takes_the_text_bias_itself(unet: Any, spec: IoSpec) -> None:
     traced = export_unet(unet, spec)
     crossing = sum(name.endswith("attn2.to_q") for name, _ in unet.named_modules())

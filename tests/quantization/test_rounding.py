@@ -86,6 +86,7 @@ def test_rows_times_weights_are_the_layer(layer):
     torch.testing.assert_close(product, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_network_comes_nearer_to_float_and_its_own_weights_stay(spec):
     from compress.quantization.aimet import Simulation
     from compress.quantization.passes import htp_graph

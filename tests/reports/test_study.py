@@ -92,6 +92,7 @@ def test_thumbnails_are_of_front_trials_with_run_folders(folder, page):
     assert row["stages"][1]["edit"] == 0.842
 
 
+@pytest.mark.slow
 def test_a_thousand_trials_stay_small(tmp_path):
     page = write_study(make_study(tmp_path))
     assert page.stat().st_size < 2_000_000  # 8 MB are allowed, with pictures

@@ -57,6 +57,7 @@ def same(module, before):
     return all(torch.equal(now, then) for now, then in zip(module.parameters(), before, strict=True))
 
 
+@pytest.mark.slow
 def test_each_update_changes_its_own_network_and_no_other(stage):
     nets = {"student": stage.trained, "fake": stage.fake, "parent": stage._parent()}
     expected = [("student",), ("student",), ("fake",), ("student", "fake"), ("student", "fake")]
@@ -99,6 +100,7 @@ def test_batches_mix_both_tasks_evenly(stage):
     assert condition.edits_b.tolist() == [True] * 4 + [False] * 4
 
 
+@pytest.mark.slow
 def test_the_regression_falls_on_its_own_paths(stage):
     losses = []
     for update in range(12):

@@ -163,6 +163,7 @@ def test_training_writes_a_checkpoint_that_loads(parent, tmp_path):
     assert velocity_model(system.unet).velocity(x, sigma, system.encode_text(["a"])).shape == x.shape
 
 
+@pytest.mark.slow
 def test_the_error_against_the_teacher_is_zero_for_the_teacher_and_on_the_card_otherwise(parent, tmp_path):
     system, guide = DiffusionSystem.load(parent), velocity_teacher().eval()
 
@@ -179,6 +180,7 @@ def test_the_error_against_the_teacher_is_zero_for_the_teacher_and_on_the_card_o
     assert result.metrics["velocity_mse"] > 1e-3
 
 
+@pytest.mark.slow
 def test_the_log_has_a_row_for_each_report(parent, tmp_path):
     train(tmp_path / "a", parent, replace(CONFIG, log_every=4))
     (log,) = (tmp_path / "a").rglob("metrics.csv")

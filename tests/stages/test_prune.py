@@ -62,6 +62,7 @@ def pruned(teacher, tmp_path_factory):
     return ctx.out, run(CONFIG, ctx)
 
 
+@pytest.mark.slow
 def test_stock_diffusers_loads_the_student_strictly(pruned):
     out, result = pruned
     unet, info = DreamLiteUNetModel.from_pretrained(out, subfolder="unet", output_loading_info=True)
@@ -72,6 +73,7 @@ def test_stock_diffusers_loads_the_student_strictly(pruned):
     assert 0 < result.metrics["ratio_parameters"] < 1 and result.metrics["velocity_mse"] > 0
 
 
+@pytest.mark.slow
 def test_the_student_is_a_whole_system_that_generates_and_edits(pruned):
     system = DiffusionSystem.load(pruned[0])
     assert system.edits
@@ -80,6 +82,7 @@ def test_the_student_is_a_whole_system_that_generates_and_edits(pruned):
     assert velocity.shape == (1, 4, 8, 8) and velocity.isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_card_tells_the_evolution_and_the_provenance(pruned):
     out, result = pruned
     rows = result.extra["evolution"]
@@ -90,6 +93,7 @@ def test_the_card_tells_the_evolution_and_the_provenance(pruned):
     assert result.metrics["velocity_mse_unstructured"] == rows[-1]["velocity_mse"]
 
 
+@pytest.mark.slow
 def test_a_budget_chooses_the_widths(teacher, tmp_path):
     config = replace(CONFIG, budget_parameters_m=1.0, compensated=(), criterion="random", unstructured_baseline=False)
     with pytest.raises(UserError, match="no legal student meets parameters_m 1"):

@@ -44,6 +44,7 @@ def make_stage(config, parent, tmp_path):
     return reward.RewardStage(config, ctx.progress, system, prompts, learned)
 
 
+@pytest.mark.slow
 def test_gradient_flows_through_the_one_step_that_leaves_the_window(parent, tmp_path, monkeypatch):
     stage = make_stage(replace(CONFIG, sampler_steps=6, window=(0.5, 0.95)), parent, tmp_path)
     seen, step_to = [], reward.step_to

@@ -81,6 +81,7 @@ def test_token_labels_stand_at_the_words_tokens():
     assert token_labels(None, 5) == [[0] * 5] * 5
 
 
+@pytest.mark.slow
 def test_reading_gets_better_with_training():
     stage = TextStage(TextConfig(steps=30, batch_size=32, width=32, layers=1, heads=2), LineProgress(every_s=1e9))
     optimizer = torch.optim.AdamW(stage.trained.parameters(), 3e-3)

@@ -13,7 +13,7 @@ from compress.data.scenes.verifier import judge_edit, judge_t2i, read
 from compress.data.scenes.world import BACKGROUNDS, COLORS, GRID, SHAPES, SIZES, Scene, Thing, render
 from compress.rewards.examples import mutate, symbolic
 
-MANY = 1000  # of each kind; the slow test takes 10,000
+MANY = 300  # of each kind; the slow test takes 10,000
 
 
 def accepted(seed: int, n: int) -> tuple[int, int]:
