@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from compress.cost import cost, padded_bytes, parameters
+from compress.cost import cost, counted, padded_bytes, parameters
 from compress.operations import attention, convolution, depthwise, norm, operations, padded
 from students.presets import dreamlite_full
 from students.spec import CROSS, NONE, SELF_CROSS
@@ -39,6 +39,7 @@ def test_the_formulas_count_what_the_network_has(spec):
     assert sum(op.weights for op in ops) == parameters(spec)
     assert sum(op.weight_bytes for op in ops) == padded_bytes(spec)
     assert sum(op.macs for op in ops) == cost(spec, 8, 16, 5).macs
+    assert counted(spec, 8, 16, 5) == cost(spec, 8, 16, 5)
 
 
 def test_the_published_parameters_come_out():

@@ -29,6 +29,7 @@ from students.spec import NONE, RESNET, StudentSpec
 
 CHANNEL, HEAD, NEURON = "channel", "head", "neuron"
 DIMENSION = "dimension"  # of a head
+GEGLU = ".net.0.proj"  # a feed-forward's first layer
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class Group:
 
 
 @lru_cache(maxsize=16)
-def find_groups(spec: StudentSpec) -> tuple[Group, ...]:
+def find_groups(spec: StudentSpec, neurons_only: bool = False) -> tuple[Group, ...]:
     """Every group of a network of `spec` that can be made narrower. Works on shapes: a twin without weights is traced
-    on the meta device, so SDXL takes seconds and no memory."""
+    on the meta device, so SDXL takes seconds and no memory. `neurons_only` leaves out all but the feed-forwards'."""
     import torch_pruning
 
     twin = _twin(spec)
@@ -74,6 +75,8 @@ def find_groups(spec: StudentSpec) -> tuple[Group, ...]:
     covered: set[str] = set()
     for name, root in twin.named_modules():
         if not _can_be_root(name, root) or f"{name}.weight" in covered:
+            continue
+        if neurons_only and not name.endswith(GEGLU):
             continue
         group = _trace(graph, root)
         members = [member for item in group for member in _members(item, modules)]
@@ -134,7 +137,7 @@ def _extent(model: nn.Module, member: Member) -> int:
 
 def _group_name(root: str) -> str:
     """Query, key and value share the name of their attention; GEGLU's projection that of its feed-forward."""
-    for suffix in (".to_q", ".to_k", ".to_v", ".net.0.proj"):
+    for suffix in (".to_q", ".to_k", ".to_v", GEGLU):
         if root.endswith(suffix):
             return root.removesuffix(suffix)
     return root

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+import torch
 
 from compress.cost import skeleton
 from compress.pruning.groups import CHANNEL, DIMENSION, HEAD, NEURON, find_groups, within_heads
@@ -130,3 +131,11 @@ def test_only_groups_that_a_group_norm_reads_are_cut_by_its_groups():
     assert groups["down_blocks.1.resnets.0.conv1"].norm_groups == 32
     assert groups["time_embedding.linear_1"].norm_groups == 0
     assert groups["down_blocks.1.attentions.0.proj_in"].norm_groups == 0
+
+
+def test_neurons_alone_are_those_of_the_whole():
+    alone, whole = find_groups(TEACHER, True), [group for group in groups_of(TEACHER) if group.kind == NEURON]
+    assert [group.name for group in alone] == [group.name for group in whole]
+    for one, other in zip(alone, whole, strict=True):
+        assert [(m.parameter, m.axis) for m in one.members] == [(m.parameter, m.axis) for m in other.members]
+        assert all(torch.equal(a.index_us, b.index_us) for a, b in zip(one.members, other.members, strict=True))

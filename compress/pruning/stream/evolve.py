@@ -12,7 +12,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 
 from compress.config.prune import PAIR
-from compress.cost import cost, skeleton
+from compress.cost import counted, skeleton
 from compress.errors import Problem, UserError
 from compress.pruning.evolution import PLAIN
 from compress.pruning.stream.files import STEM, Checkpoint
@@ -98,13 +97,11 @@ def stream(
     else:
         networks.append(Network(PAIR, "target and condition side by side", draft.spec, 0.0))
     bench.release()
-    # Counting is Python's work, writing the processor's: neither waits for the other.
-    with torch.no_grad(), ThreadPoolExecutor(1) as aside:
-        rows_later = aside.submit(lambda: [network.row() for network in networks])
-        began = time.perf_counter()
+    rows = [network.row() for network in networks]
+    began = time.perf_counter()
+    with torch.no_grad():
         _write(draft, out, DTYPES[dtype], on_tensor)
-        wall_s = time.perf_counter() - began
-        rows = rows_later.result()
+    wall_s = time.perf_counter() - began
     rows[-1]["wall_s"] = wall_s
     ledger = Ledger(checkpoint.entries)
     for transplant in transplants:
@@ -154,7 +151,7 @@ class Network:
     def row(self) -> dict[str, Any]:
         """macs_g is one forward on the input that the network takes at its own size, with 77 text tokens."""
         side = self.spec.sample_size or 128
-        costs = cost(self.spec, side, side * (1 + (self.step == PAIR)), 77).metrics()
+        costs = counted(self.spec, side, side * (1 + (self.step == PAIR)), 77).metrics()
         missing = {"velocity_mse": None, "velocity_mse_fitted": None}
         return {"step": self.step, "title": self.title, **costs, **missing, "wall_s": self.wall_s}
 

@@ -26,7 +26,8 @@ def narrow(name: str, draft: Draft, spec: StudentSpec, bench: Bench) -> Transpla
     criterion lets its remaining inputs make up for the others.
     """
     transplant = begin(name, draft, spec)
-    groups = [_as_cut(group, draft.spec, spec) for group in find_groups(draft.spec)]
+    neurons_only = (draft.spec.widths, draft.spec.heads) == (spec.widths, spec.heads)
+    groups = [_as_cut(group, draft.spec, spec) for group in find_groups(draft.spec, neurons_only)]
     kept = {group.name: _choose(group, transplant, draft, bench) for group in groups}
     places = slices(groups, kept)
     softer = {f"{group.name}.to_q.weight": (len(kept[group.name]) / group.units) ** 0.5 for group in _thinned(groups)}
