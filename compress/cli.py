@@ -19,6 +19,7 @@ _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"
 _SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
 _ARTEFACTS = "a store of artefacts that machines share, any folder that fsspec knows, such as s3://BUCKET/artefacts"
 _RUNTIMES = ("torch", "simulation", "onnx", "htp")
+_STREAMED = ("magnitude", "random", "activation", "taylor", "fisher", "diff_pruning", "obs_diff")
 _CHIPS = ("8gen2", "8gen3", "8elite", "8elite_gen5")
 _MODULES = {"eval": "evaluate", "sweep-server": "sweep_server", "deploy-front": "deploy_front"}
 _RECIPES = ("run", "sweep", "deploy-front")  # take any field of a recipe as a flag, and go on after Ctrl-C
@@ -205,7 +206,10 @@ def _add_bench(command: Command) -> None:
     surgery.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="of weights (default: bf16)")
     surgery.add_argument("--shards", type=int, default=1, help="files the teacher is split into (default: 1)")
     surgery.add_argument(
-        "--criterion", choices=("magnitude", "random"), default="magnitude", help="(default: magnitude)"
+        "--criterion",
+        choices=_STREAMED,
+        default="magnitude",
+        help="what decides; all but the first two let 8 samples of 512 px through: many minutes (default: magnitude)",
     )
     quantize = subject("quantize", "Take DreamLite's U-Net through W8A16 to a context binary of the HTP.")
     quantize.add_argument("--px", type=int, default=512, help="side of the picture in pixels (default: 512)")

@@ -9,9 +9,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.config.stream import CRITERIA as WEIGHT_CRITERIA
 from compress.errors import UserError
 
 _BUFFER = 16 << 20
+_SAMPLES = 8
 # At scale "small" the teacher has SDXL's topology and narrow stages, so the student has to be narrower still.
 _STUDENTS = {
     "full": [],
@@ -34,6 +36,7 @@ def surgery(work: Path, scale: str, dtype: str, shards: int, criterion: str) -> 
     """`pocketdiff run dreamlite_sdxl --until prune` on a teacher of random weights, which is written into `work`."""
     from compress.pruning.stream.files import open_checkpoint
     from compress.pruning.stream.noise import SCALES, write_teacher
+    from compress.pruning.stream.samples import write_random_samples
 
     teacher = work / "teacher"
     write_teacher(teacher, SCALES[scale](), dtype, shards)
@@ -42,6 +45,9 @@ def surgery(work: Path, scale: str, dtype: str, shards: int, criterion: str) -> 
     read_s = read(files)
     arguments = ["run", "dreamlite_sdxl", "--until", "prune", "--runs", str(work / "runs"), "--device", "cpu"]
     arguments += ["--teacher.path", str(teacher), "--prune.criterion", criterion, *_STUDENTS[scale]]
+    if criterion not in WEIGHT_CRITERIA:
+        write_random_samples(teacher, SCALES[scale](), _SAMPLES, side=64 if scale == "full" else 16)
+        arguments += ["--prune.calibrated", "true", "--prune.calibration_samples", str(_SAMPLES)]
     began = time.monotonic()
     peak_rss_gb = in_a_process(arguments)
     wall_s = time.monotonic() - began

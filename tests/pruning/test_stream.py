@@ -9,7 +9,8 @@ import torch
 from diffusers import DreamLiteUNetModel, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from compress.config.stream import CRITERIA, DTYPES, StreamConfig
+from compress import cli
+from compress.config.stream import CALIBRATED_CRITERIA, CRITERIA, DTYPES, StreamConfig
 from compress.errors import UserError
 from compress.pruning.evolution import rehouse
 from compress.pruning.stream import saliency, writer
@@ -318,6 +319,7 @@ def test_the_goal_at_full_size_is_the_published_student():
     assert StreamConfig().problems() == []
     assert StreamConfig().goal(sdxl_full()) == dreamlite_full()
     assert CRITERIA == saliency.CRITERIA and tuple(writer.DTYPES) == DTYPES
+    assert cli._STREAMED == CALIBRATED_CRITERIA
 
 
 @pytest.mark.parametrize(
