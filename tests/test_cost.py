@@ -25,6 +25,7 @@ EVOLUTION = [
 ]
 
 
+@pytest.mark.slow
 def test_every_step_from_sdxl_to_dreamlite_has_the_known_number_of_parameters():
     spec = sdxl_full()
     for change, parameters_m, _, _ in EVOLUTION:

@@ -8,6 +8,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from compress.artifact import load_card
 from compress.pipeline import run
 from compress.plan import Action, Options, Plan
@@ -44,6 +46,7 @@ def together(tmp_path: Path, *recipes: Recipe) -> tuple[dict[str, list[Action]],
     return done, said.getvalue()
 
 
+@pytest.mark.slow
 def test_who_comes_second_waits_and_reuses(tmp_path: Path) -> None:
     done, said = together(tmp_path, recipe("a", "b", nap_s=0.5), recipe("a", "c", nap_s=0.5))
     cards = [load_card(tmp_path / name / "10-a") for name in ("run0", "run1")]

@@ -55,6 +55,7 @@ def study() -> optuna.Study:
     return made
 
 
+@pytest.mark.slow
 def test_reports_read_what_was_written(study: optuna.Study, tmp_path: Path) -> None:
     write_study_record(study, SWEEP, tmp_path)
     read = read_study(tmp_path)

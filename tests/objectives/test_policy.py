@@ -26,6 +26,7 @@ def test_rewards_that_do_not_fill_groups_are_refused():
         policy.group_advantage(torch.zeros(3), 2)
 
 
+@pytest.mark.slow
 def test_the_stochastic_step_keeps_the_marginals():
     std, count = 0.5, 100_000
     teacher = GaussianTeacher(torch.zeros(1, 1, 1, 1, dtype=torch.float64), std)

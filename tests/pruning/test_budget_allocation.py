@@ -72,6 +72,7 @@ def test_the_stage_with_the_larger_scores_keeps_more():
     assert second / third > other_second / other_third and second > other_second
 
 
+@pytest.mark.slow
 def test_scores_of_stages_are_the_criterions_rank_by_rank():
     start = draft()
     saliency = bench().saliency(start)

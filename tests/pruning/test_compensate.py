@@ -69,6 +69,7 @@ GOALS = {
 FAST = ("separable",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in GOALS]
 )

@@ -96,6 +96,7 @@ def test_time_and_size_embedding_are_one_stream_that_every_residual_block_reads(
     assert stream.norm_groups == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_slow(["KOALA", "SSD-1B"], fast=("KOALA",)))
 def test_without_a_transformer_in_the_middle_the_lowest_stream_still_meets_itself(name):
     members = [m for g in groups_of(NARROW[name]) for m in g.members]

@@ -49,6 +49,7 @@ def test_depth_drops_the_block_whose_absence_shows_least():
     assert torch.equal(done.unet.mid_block.attentions[0].transformer_blocks[0].norm1.weight, blocks[1].norm1.weight)
 
 
+@pytest.mark.slow
 def test_depth_keeps_the_layers_whose_shapes_no_other_has():
     deep = draft(replace(TEACHER, layers_per_block=(3, 3)))
     workbench = bench("random")
@@ -66,6 +67,7 @@ def test_a_skipped_residual_block_leaves_its_shortcut():
         assert torch.equal(block(x, time), block.conv_shortcut(x))
 
 
+@pytest.mark.slow
 def test_width_slices_what_it_kept_on_both_sides_of_a_concatenation():
     start, workbench = draft(), bench("magnitude")
     done = apply("width", start, replace(TEACHER, widths=(64, 128), heads=(1, 2)), workbench)
@@ -80,6 +82,7 @@ def test_width_slices_what_it_kept_on_both_sides_of_a_concatenation():
     assert all(len([unit for unit in stream if unit // 6 == group]) == 4 for group in range(32))
 
 
+@pytest.mark.slow
 def test_neurons_that_do_nothing_can_go_for_free():
     start = draft()
     for name, module in start.unet.named_modules():

@@ -74,6 +74,7 @@ def family(request: pytest.FixtureRequest) -> tuple[Any, IoSpec, NetworkInputs]:
     return unet, spec, network_inputs(spec, torch.randn(3, 4, 8, 8), torch.tensor([1.0, 0.5, 0.02]), condition)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_graph_is_the_network(family: tuple[Any, IoSpec, NetworkInputs]) -> None:
     unet, spec, inputs = family

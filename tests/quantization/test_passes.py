@@ -175,6 +175,7 @@ def test_an_aten_pass_is_exact(rewrite: Callable[[fx.GraphModule], int], module:
     torch.testing.assert_close(traced(x), module(x), atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_whole_student_stays_the_same_pass_by_pass(unet: Any, spec: IoSpec) -> None:
     inputs = random_inputs(spec, 1, seed=3).tensors()
     expected = UNetBehindSinusoids(unet)(*inputs)
@@ -242,6 +243,7 @@ def test_an_unknown_operator_is_named_with_its_place() -> None:
         lower(exported(Cosine(), (2, 6)))
 
 
+@pytest.mark.slow
 def test_a_reshape_that_mixes_samples_is_refused() -> None:
     class Mixing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

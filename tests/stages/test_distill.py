@@ -81,6 +81,7 @@ def test_the_first_score_difference_vanishes_without_guidance(stage):
     assert stage.score_difference(walk.end_bchw, condition, torch.Generator().manual_seed(1)).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("walk_by", ["ode", "stochastic"])
 def test_what_is_made_again_with_gradient_is_what_the_walk_recorded(stage, walk_by):
     stage.config = replace(CONFIG, walk=walk_by)

@@ -103,6 +103,7 @@ def test_the_loss_of_a_perfect_denoiser_is_zero(tmp_path, monkeypatch):
     assert float(stage.step(0, torch.Generator().manual_seed(2)).loss) < 1e-6
 
 
+@pytest.mark.slow
 def test_the_teacher_is_a_guest(parent, tmp_path):
     system = DiffusionSystem.load(parent)
     guide = velocity_teacher()

@@ -102,6 +102,7 @@ def test_the_anchor_is_zero_at_the_parent_and_grows_away_from_it(parent, tmp_pat
     assert (stage.anchor(z, condition, torch.Generator().manual_seed(1)) > 0).all()
 
 
+@pytest.mark.slow
 def test_a_step_teaches_the_student_and_neither_parent_nor_reward(parent, tmp_path):
     stage = make_stage(CONFIG, parent, tmp_path)
     result = stage.step(0, torch.Generator().manual_seed(0))

@@ -15,6 +15,7 @@ from tests.stages.test_flow import velocity_teacher
 from tests.tiny import tiny_system
 
 
+@pytest.mark.slow
 def test_a_folder_loads_to_the_same_system(tmp_path):
     system = tiny_system(sampling=SamplingDefaults(rungs=(1.0, 0.5), stochastic=True))
     system.save(tmp_path)

@@ -109,7 +109,7 @@ def test_mistakes_are_told_at_once(tmp_path: Path) -> None:
         run_sweep(replace(sweep(), sampler="grid"), tmp_path, 1, progress=LineProgress(io.StringIO()))
 
 
-@pytest.mark.parametrize("kind", SAMPLERS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if k == "gp" else k for k in SAMPLERS])
 def test_every_sampler_draws_the_same_for_the_same_seed(kind: str) -> None:
     made = sleeping_sweep("naps")
 

@@ -46,6 +46,7 @@ def test_a_job_that_fails_stops_the_command_with_its_last_words(here: Path, caps
     assert "failed: ArithmeticError: width" in said and "See what it says there." in said
 
 
+@pytest.mark.slow
 def test_what_ends_a_job_ends_its_worker(here: Path) -> None:
     write_recipe(here, steps=600, nap_s=0.2)
     job = WorkerJob(["sweep", "naps.py", "--trials", "1"], here)

@@ -99,6 +99,7 @@ def test_the_first_climb_whatever_they_score(tmp_path: Path) -> None:
     assert [trial.state.name for trial in study.trials[:4]] == ["COMPLETE"] * 4
 
 
+@pytest.mark.slow
 def test_workers_that_climb_together_carry_each_trial_out_once(tmp_path: Path) -> None:
     threads = [threading.Thread(target=go, args=(tmp_path, sweep(), 8, 100 * n)) for n in range(3)]
     for thread in threads:
@@ -205,6 +206,7 @@ def test_mistakes_in_a_ladder_are_told_at_once(tmp_path: Path) -> None:
         go(tmp_path, replace(sweep(), ladder=None), 1)
 
 
+@pytest.mark.slow
 def test_the_page_tells_what_the_rungs_are_worth(tmp_path: Path) -> None:
     made = replace(sweep(), ladder=Ladder(rungs=(rung("a"), rung("b", "error")), unselected=3))
     study = go(tmp_path, made, 6)

@@ -197,6 +197,7 @@ def test_a_full_disk_loses_nothing(
     assert {trial.user_attrs["worker"]["attempts"] for trial in study.trials} == {1}
 
 
+@pytest.mark.slow
 def test_what_fails_is_told_and_the_rest_goes_on_until_too_much_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
