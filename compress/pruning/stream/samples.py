@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from compress.errors import Problem, UserError
-from compress.pruning.calibration import Noised, noised
+from compress.pruning.calibration import Noised, noised, rows_of
 from students.spec import StudentSpec
 from teachers.base import Condition
 
@@ -40,11 +40,13 @@ def read_samples(folder: Path, spec: StudentSpec, paired: bool, count: int, seed
     tensors = _read(folder / FILE, count)
     if problems := _problems(tensors, spec, str(folder / FILE)):
         raise UserError(*problems)
-    batches = [(tensors["latents"][row : row + 1], _condition(tensors, row)) for row in range(len(tensors["latents"]))]
+    condition = Condition(tensors["tokens"], pooled_bd=tensors.get("pooled"), source_bchw=tensors.get("sources"))
     said = _said(folder)
     if paired or str(said.get("_class_name", "")).startswith("FlowMatch"):
-        return noised(batches, seed, paired)
-    return _diffused(batches, _scheduler(said), seed)
+        (whole,) = noised([(tensors["latents"], condition)], seed, paired)  # levels are spread over all samples
+    else:
+        whole = _diffused(tensors["latents"], condition, _scheduler(said), seed)
+    return [rows_of(whole, slice(row, row + 1)) for row in range(len(condition))]
 
 
 def _read(path: Path, count: int) -> dict[str, Tensor]:
@@ -86,11 +88,6 @@ def _problems(tensors: dict[str, Tensor], spec: StudentSpec, where: str) -> list
     return found
 
 
-def _condition(tensors: dict[str, Tensor], row: int) -> Condition:
-    one = {name: tensor[row : row + 1] for name, tensor in tensors.items()}
-    return Condition(one["tokens"], pooled_bd=one.get("pooled"), source_bchw=one.get("sources"))
-
-
 def _said(folder: Path) -> dict[str, Any]:
     """What the folder says of its scheduler; SDXL's noise where it says nothing."""
     path = folder / "scheduler" / "scheduler_config.json"
@@ -106,21 +103,19 @@ def _scheduler(said: dict[str, Any]) -> DDPMScheduler:
     return DDPMScheduler(**{name: said[name] for name in names if name in said})
 
 
-def _diffused(batches: list[tuple[Tensor, Condition]], scheduler: DDPMScheduler, seed: int) -> list[Noised]:
+def _diffused(x0_bchw: Tensor, condition: Condition, scheduler: DDPMScheduler, seed: int) -> Noised:
     """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps (arXiv 2006.11239, eq. 4), timesteps stratified over the samples.
     What the network is asked for stands in the place of the velocity."""
     generator = torch.Generator().manual_seed(seed)
-    steps, count = scheduler.config.num_train_timesteps, len(batches)
-    found = []
-    for cell, (x0_bchw, condition) in zip(torch.randperm(count, generator=generator).tolist(), batches, strict=True):
-        share = (cell + float(torch.rand((), generator=generator))) / count
-        step_b = torch.tensor([min(int(share * steps), steps - 1)])
-        eps_bchw = torch.randn(x0_bchw.shape, generator=generator)
-        x_bchw = scheduler.add_noise(x0_bchw, eps_bchw, step_b)
-        v = scheduler.config.prediction_type == "v_prediction"
-        target_bchw = scheduler.get_velocity(x0_bchw, eps_bchw, step_b) if v else eps_bchw
-        found.append(Noised(x_bchw, step_b / 1000, target_bchw, condition))
-    return found
+    steps, count = scheduler.config.num_train_timesteps, len(x0_bchw)
+    cell_b = torch.randperm(count, generator=generator)
+    share_b = (cell_b + torch.rand(count, generator=generator)) / count
+    step_b = (share_b * steps).long().clamp_max(steps - 1)
+    eps_bchw = torch.randn(x0_bchw.shape, generator=generator)
+    x_bchw = scheduler.add_noise(x0_bchw, eps_bchw, step_b)
+    v = scheduler.config.prediction_type == "v_prediction"
+    target_bchw = scheduler.get_velocity(x0_bchw, eps_bchw, step_b) if v else eps_bchw
+    return Noised(x_bchw, step_b / 1000, target_bchw, condition)
 
 
 def in_dtype(batches: list[Noised], dtype: torch.dtype) -> list[Noised]:
