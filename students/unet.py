@@ -25,12 +25,15 @@ class StudentVelocity:
         """The predicted eps - x0 of the target panel, (b, c, h, w)."""
         source = condition.source_bchw
         pair = torch.cat([x_bchw, torch.zeros_like(x_bchw) if source is None else source.to(x_bchw)], dim=3)
+        added = {"time_ids": condition.size_b2}
+        if self.unet.config.addition_embed_type == "text_time":  # a student that kept its teacher's size embedding
+            added["text_embeds"] = condition.pooled_bd
         output = self.unet(
             pair,
             sigma_b * TIMESTEPS,
             condition.tokens_btd,
             encoder_attention_mask=condition.mask_bt,
-            added_cond_kwargs={"time_ids": condition.size_b2},
+            added_cond_kwargs=added,
             return_dict=False,
         )[0]
         return output[..., : x_bchw.shape[3]]

@@ -12,7 +12,7 @@ from compress.generate import draw_noise, generate, levels
 from students.system import DiffusionSystem, SamplingDefaults
 from students.unet import PanelVelocity, StudentVelocity, velocity_model
 from tests.stages.test_flow import velocity_teacher
-from tests.tiny import tiny_system
+from tests.tiny import SPEC, tiny_system
 
 
 @pytest.mark.slow
@@ -53,6 +53,17 @@ def test_the_student_sees_zeros_where_nothing_is_edited():
     zeros = system.denoiser.velocity(x_bchw, sigma_b, condition.without_source())
     assert plain.shape == x_bchw.shape and torch.equal(plain, zeros)
     assert isinstance(velocity_model(system.unet), StudentVelocity)
+
+
+def test_a_student_that_kept_its_pooled_text_is_given_it():
+    """As pruning leaves it where the step `size_embedding` is not among its steps."""
+    system = tiny_system()
+    reading = system.with_unet(replace(SPEC, pooled_dim=32).build().eval())
+    condition = system.encode_text(["[generate] a red circle"])
+    x_bchw, sigma_b = torch.randn(1, *system.latent_shape), torch.tensor([0.5])
+    told = reading.denoiser.velocity(x_bchw, sigma_b, condition)
+    other = reading.denoiser.velocity(x_bchw, sigma_b, replace(condition, pooled_bd=-condition.pooled_bd))
+    assert told.shape == x_bchw.shape and not torch.equal(told, other)
 
 
 def test_a_panel_network_refuses_a_source():
