@@ -7,7 +7,8 @@ Hardware
     2 CPU cores; several processes may run the same command at once.
 
 Time
-    Not yet measured; 108 trials.
+    About 75 s a trial on 2 cores, from its first two, so 2 h 15 min for all 108; the same command goes on where it was
+    stopped.
 
 Expected
     Not yet measured. The table's rows are methods and budgets, its cells mean and spread over three seeds; report.html
