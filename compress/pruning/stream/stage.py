@@ -15,7 +15,7 @@ from compress.pruning.surgery import Bench
 from compress.stages.context import Progress, StageContext, StageResult
 from compress.stages.prune import TABLE, reach
 
-COMPUTE = torch.bfloat16  # what samples pass in: half the memory of fp32, and on most processors twice the speed
+COMPUTE = torch.bfloat16  # what samples pass in, for half the memory of fp32; without AMX it is no faster
 TOKENS = 77  # of SDXL's text encoders, for budgets of MACs
 
 
