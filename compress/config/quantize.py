@@ -10,7 +10,9 @@ from compress.errors import Problem
 
 ARCHS = (73, 75, 79, 81)
 SOC_MODELS = (43, 57, 69, 87)
-ROUNDINGS = ("compensated", "nearest")
+ACTIVATION_RANGES = ("min_max", "percentile", "sqnr")  # a test holds these to compress.quantization.ranges
+WEIGHT_RANGES = ("min_max", "sqnr", "seq_mse")
+ROUNDINGS = ("compensated", "nearest", "ada_round")
 LAYERS = ("none", "blocks", "all")
 EDIT_KINDS = 7  # a score needs one picture of every kind
 
@@ -24,7 +26,10 @@ class QuantizeConfig(StageConfig):
     clip where the simulation does, and 16 bits can afford it. `htp_arch` picks AIMET's configuration file.
     `score_images` prompts and as many edits are scored with the quantized network: 0 for none, None for as many as
     the parent's card says it was scored on, which are then the same pictures. `rounding` "compensated" lets a layer's
-    later weights and its bias take up what rounding the earlier ones changed (GPTQ); "nearest" rounds each by itself.
+    later weights and its bias take up what rounding the earlier ones changed (GPTQ); "nearest" rounds each by itself,
+    "ada_round" learns which go up and which down. `bias_correction` takes the mean error of rounding out of the biases
+    ("compensated" does so anyway). `activation_ranges` and `weight_ranges` say how a grid follows from what is observed
+    (compress/quantization/ranges.py); AIMET's default is "min_max" for both, rounded to nearest.
     `sensitivity` measures what every grid costs by itself, a forward of the held-out calls for each. With
     `wide_weights_mb` the weights that cost most for their size get 16 bits, as long as that adds no more megabytes.
     `text_bias` gives the network an input that says which text tokens are padding. `qairt` also writes the float ONNX
@@ -49,6 +54,9 @@ class QuantizeConfig(StageConfig):
     text_bias: bool = field(default=False, metadata={"absent_means": False})
     qairt: bool = field(default=False, metadata={"absent_means": False})
     autoencoder: bool = True
+    activation_ranges: str = field(default="min_max", metadata={"absent_means": "min_max"})
+    weight_ranges: str = field(default="min_max", metadata={"absent_means": "min_max"})
+    bias_correction: bool = field(default=False, metadata={"absent_means": False})
 
     def problems(self) -> list[Problem]:
         """Counts of trajectories, the headroom, and a known HTP generation."""
@@ -62,6 +70,14 @@ class QuantizeConfig(StageConfig):
             *self.expect(1 <= self.headroom_ratio <= 4, "headroom_ratio", "Use 1 (none) to 4, for example 1.1."),
             *self.expect(self.htp_arch in ARCHS, "htp_arch", f"Use one of {', '.join(map(str, ARCHS))}."),
             *self.expect(self.rounding in ROUNDINGS, "rounding", f"Use one of {', '.join(ROUNDINGS)}."),
+            *self.expect(
+                self.activation_ranges in ACTIVATION_RANGES,
+                "activation_ranges",
+                f"Use one of {', '.join(ACTIVATION_RANGES)}.",
+            ),
+            *self.expect(
+                self.weight_ranges in WEIGHT_RANGES, "weight_ranges", f"Use one of {', '.join(WEIGHT_RANGES)}."
+            ),
             *self.expect(self.batch_size > 0, "batch_size", "Give at least 1 sample a batch."),
             *self.expect(self.wide_weights_mb >= 0, "wide_weights_mb", "Use 0 (none) or megabytes that may be added."),
             *self.expect(self.score_images in (None, 0) or scorable, "score_images", "Use null, 0, or at least 7."),

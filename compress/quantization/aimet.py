@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 from compress.quantization import ops
 from compress.quantization.grids import Encoding, Encodings, GridKind, class_name, kind_of, tied_groups
 from compress.quantization.host import Inputs
+from compress.quantization.ranges import MIN_MAX, Ranges, sequential_mse
 from compress.quantization.rules import HtpRules
 
 # The HTP adds the int32 bias, and minus the output's zero point, in an int32 accumulator. AIMET keeps 2^15 of room.
@@ -34,15 +35,17 @@ PARAMETER_BITS = {"LayerNorm": 16, "RMSNorm": 16, "ScaleChannels": 16, "ShiftCha
 class Simulation:
     """The network with AIMET's quantizers; call `calibrate`, or `load` known encodings, before anything else.
 
-    `wide` names the weights ("node.weight") that get 16 bits instead of 8. Shares the float graph's weights; the graph
-    itself is left as it was.
+    `wide` names the weights ("node.weight") that get 16 bits instead of 8; `ranges` says how grids follow from what is
+    observed. Shares the float graph's weights; the graph itself is left as it was.
     """
 
-    def __init__(self, graph_module: fx.GraphModule, rules: HtpRules, wide: Collection[str] = ()) -> None:
+    def __init__(
+        self, graph_module: fx.GraphModule, rules: HtpRules, wide: Collection[str] = (), ranges: Ranges = MIN_MAX
+    ) -> None:
         _register_ops()
         from aimet_torch.nn import QuantizationMixin
 
-        self.float_graph = graph_module
+        self.float_graph, self.ranges = graph_module, ranges
         wrapped: dict[str, Any] = {}
         for node in graph_module.graph.nodes:
             if node.op == "call_module":
@@ -50,14 +53,14 @@ class Simulation:
         self.graph_module = fx.GraphModule(wrapped, copy.deepcopy(graph_module.graph))
         self.grids: dict[str, Any] = {}  # node -> its quantizer; tied nodes have the very same one
         for group in tied_groups(graph_module):
-            quantizer = _activation_quantizer(kind_of(group, rules))
+            quantizer = _activation_quantizer(kind_of(group, rules), ranges)
             for node in group:
                 wrapped[str(node.target)].output_quantizers[0] = quantizer
                 self.grids[node.name] = quantizer
         for node in graph_module.graph.nodes:
             if node.op == "call_module":
                 widened = {name.removeprefix(f"{node.name}.") for name in wide if name.startswith(f"{node.name}.")}
-                _attach_parameter_quantizers(wrapped[str(node.target)], rules, widened)
+                _attach_parameter_quantizers(wrapped[str(node.target)], rules, widened, ranges)
         self.graph_module.eval().requires_grad_(False)
 
     def nodes(self) -> Iterator[tuple[fx.Node, Any]]:
@@ -87,6 +90,8 @@ class Simulation:
         for _, parameter, quantizer in self._parameter_quantizers():
             with quantizer.compute_encodings():
                 quantizer(parameter)
+        if self.ranges.weights == "seq_mse":
+            sequential_mse(self, inputs)
         observers = {id(quantizer): quantizer for quantizer in self.grids.values()}
         with ExitStack() as observing:
             for quantizer in observers.values():
@@ -150,17 +155,19 @@ def safe_scale(module: Any, input_quantizer: Any, output_quantizer: Any) -> Tens
     return torch.maximum(torch.maximum(scale, needed), smallest).float()
 
 
-def _activation_quantizer(kind: GridKind) -> Any:
+def _activation_quantizer(kind: GridKind, ranges: Ranges) -> Any:
     from aimet_torch.quantization.affine import QuantizeDequantize
 
-    quantizer = QuantizeDequantize(shape=(), bitwidth=kind.bits, symmetric=kind.signed)
+    quantizer = QuantizeDequantize(
+        shape=(), bitwidth=kind.bits, symmetric=kind.signed, encoding_analyzer=ranges.of_activation()
+    )
     if kind.fixed is not None:
         quantizer.set_range(*kind.fixed)
         quantizer.allow_overwrite(False)
     return quantizer
 
 
-def _attach_parameter_quantizers(module: Any, rules: HtpRules, wide: Collection[str]) -> None:
+def _attach_parameter_quantizers(module: Any, rules: HtpRules, wide: Collection[str], ranges: Ranges) -> None:
     """Weight quantizers; biases have none, ShiftChannels' constant is an operand and not a bias."""
     from aimet_torch.quantization.affine import QuantizeDequantize
 
@@ -173,7 +180,11 @@ def _attach_parameter_quantizers(module: Any, rules: HtpRules, wide: Collection[
         if rules.per_channel(kind):
             shape = (parameter.shape[0], *[1] * (parameter.ndim - 1))
         symmetric = rules.weight_symmetric(kind, bits) and kind not in ("ScaleChannels", "ShiftChannels")
-        module.param_quantizers[name] = QuantizeDequantize(shape=shape, bitwidth=bits, symmetric=symmetric)
+        # Norms have 16 bits, which need no search for the range that they lose least in.
+        analyzer = (ranges if bits == 8 else MIN_MAX).of_weight(shape)
+        module.param_quantizers[name] = QuantizeDequantize(
+            shape=shape, bitwidth=bits, symmetric=symmetric, encoding_analyzer=analyzer
+        )
 
 
 def _encoding(name: str, quantizer: Any) -> Encoding:

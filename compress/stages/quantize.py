@@ -27,6 +27,7 @@ from compress.errors import UserError
 from compress.evaluation.scenes_bench import edit_samples
 from compress.generate import draw_noise, guidance_of, levels, sample_latents
 from compress.judge import cost_of
+from compress.quantization.ada_round import ada_round
 from compress.quantization.aimet import Simulation
 from compress.quantization.graph import check_supported
 from compress.quantization.halves import quantize_halves, with_runtime
@@ -36,7 +37,8 @@ from compress.quantization.parity import answers, sqnr_db, trajectory_parity
 from compress.quantization.passes import htp_graph
 from compress.quantization.qairt import FOLDER as QAIRT
 from compress.quantization.qairt import write_qairt
-from compress.quantization.rounding import round_layers
+from compress.quantization.ranges import Ranges, layers
+from compress.quantization.rounding import correct_biases, nearest, put, round_layers
 from compress.quantization.rules import load_rules
 from compress.quantization.runtime import QUANTIZED, ROUNDED, OnnxUNet, float_unet
 from compress.quantization.scoring import save_sample_pictures, scores
@@ -181,8 +183,8 @@ def quantize(
         if wide:
             simulation, again = calibrated(config, graph, used, wide)
             metrics |= {**again, "wide_weights_count": len(wide)}
-    if config.rounding == "compensated":
-        save_file(round_layers(simulation, used, config.batch_size), folder / ROUNDED)
+    if chosen := rounded(config, simulation, used):
+        save_file(chosen, folder / ROUNDED)
     encodings = simulation.encodings()
     encodings.save(folder / "encodings.json")
     write_onnx(graph, encodings, folder / "model.onnx")
@@ -198,9 +200,27 @@ def calibrated(
     config: QuantizeConfig, graph: fx.GraphModule, used: NetworkInputs, wide: Collection[str] = ()
 ) -> tuple[Simulation, dict[str, float]]:
     """The simulation of a graph, calibrated on these calls, with 16 bits for the weights `wide`."""
-    simulation = Simulation(graph, load_rules(config.htp_arch), wide)
+    ranges = Ranges(config.activation_ranges, config.weight_ranges)
+    simulation = Simulation(graph, load_rules(config.htp_arch), wide, ranges)
     guarded = simulation.calibrate(used, config.batch_size, config.headroom_ratio)
     return simulation, {"accumulator_guards_count": guarded}
+
+
+def rounded(config: QuantizeConfig, simulation: Simulation, used: NetworkInputs) -> dict[str, Tensor]:
+    """Puts the weights' integers and biases into the simulation as configured, and returns them; none where every
+    weight is rounded to nearest by its quantizer."""
+    if config.rounding == "compensated":
+        return round_layers(simulation, used, config.batch_size)
+    if config.rounding == "nearest" and not config.bias_correction:
+        return {}
+    if config.rounding == "ada_round":
+        chosen = ada_round(simulation, used, config.seed)
+    else:
+        chosen = {f"{node.name}.weight": nearest(module) for node, module in layers(simulation)}
+    if config.bias_correction:
+        chosen = correct_biases(simulation, used, chosen)
+    put(simulation, chosen)
+    return chosen
 
 
 def measure_grids(simulation: Simulation, measured: CalibrationSet, folder: Path, progress: Progress) -> list[Row]:
