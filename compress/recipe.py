@@ -20,7 +20,7 @@ from compress.errors import Problem, UserError
 
 HEADINGS = ("Command", "Hardware", "Time", "Expected")  # what a recipe's docstring has to tell
 _NUMBERS = {"prune": 10, "t2i": 20, "edit": 30, "joint": 40, "sft": 50, "reward": 60, "distill": 70, "quantize": 80}
-_NUMBERS |= {"deploy": 90, "vae": 10, "text": 20, "teacher": 30}
+_NUMBERS |= {"qat": 85, "deploy": 90, "vae": 10, "text": 20, "teacher": 30}
 
 
 @dataclass(frozen=True, kw_only=True)

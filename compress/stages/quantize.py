@@ -68,7 +68,8 @@ def run(config: QuantizeConfig, ctx: StageContext) -> StageResult:
     folder.mkdir()
 
     ctx.progress.message(f"recording {config.generations} generations and {config.edits} edits, every step")
-    recorded, held_out = record(config, system, spec)
+    seed = HELD_OUT_SEED + config.seed
+    recorded, held_out = record(system, spec, config.generations, config.edits, config.held_out, seed)
     recorded.save(folder / "calibration.safetensors", held_out)
     spec.save(folder / "io_spec.json")
     forms = quantize(config, system, spec, recorded, held_out, folder, ctx.progress)
@@ -112,16 +113,17 @@ def scored_images(parent: Path) -> int:
     return int(load_card(parent).metrics.get("scored_images") or 0)
 
 
-def record(config: QuantizeConfig, system: DiffusionSystem, spec: IoSpec) -> tuple[CalibrationSet, list[int]]:
-    """Every call of `generations` + `edits` trajectories, and the numbers of those held out: the last of either."""
-    seed = HELD_OUT_SEED + config.seed
+def record(
+    system: DiffusionSystem, spec: IoSpec, generations: int, edits: int, held_out: int, seed: int
+) -> tuple[CalibrationSet, list[int]]:
+    """Every call of `generations` + `edits` trajectories, and the numbers of those kept out: the last of either."""
     parts: list[Condition] = []
-    held_out: list[int] = []
-    for task, count in (("t2i", config.generations), ("edit", config.edits)):
+    kept: list[int] = []
+    for task, count in (("t2i", generations), ("edit", edits)):
         if count:
             parts += [condition for _, condition in latent_batches(system, task, count, seed)]
             total = sum(len(part) for part in parts)
-            held_out += range(total - config.held_out, total)
+            kept += range(total - held_out, total)
     condition = Condition.cat(parts)
     generator = torch.Generator().manual_seed(seed)
     noise_bchw = torch.randn((len(condition), *system.latent_shape), generator=generator)
@@ -136,7 +138,7 @@ def record(config: QuantizeConfig, system: DiffusionSystem, spec: IoSpec) -> tup
         system.sampling.stochastic,
         generator,
     )
-    return recorded, held_out
+    return recorded, kept
 
 
 def system_ends(config: QuantizeConfig, system: DiffusionSystem) -> tuple[Tensor, Tensor]:
