@@ -212,7 +212,13 @@ def _add_bench(command: Command) -> None:
         help="what decides; all but the first two let 8 samples of 512 px through: many minutes (default: magnitude)",
     )
     quantize = subject("quantize", "Take DreamLite's U-Net through W8A16 to a context binary of the HTP.")
-    quantize.add_argument("--px", type=int, default=512, help="side of the picture in pixels (default: 512)")
+    quantize.add_argument(
+        "--px",
+        type=int,
+        nargs="+",
+        default=[512],
+        help="side of the picture in pixels; several share their weights in one binary (default: 512)",
+    )
     quantize.add_argument("--soc", choices=_CHIPS, default="8gen3", help="Snapdragon to compile for (default: 8gen3)")
     quantize.add_argument("--emulate", action="store_true", help="also run one forward on the emulator: minutes")
 

@@ -8,6 +8,7 @@ the HTP treat an identity kindly.
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.benchmarks.meter import Steps
+from compress.benchmarks.meter import Cost, Steps
 from compress.errors import UserError
 from compress.quantization.aimet import Simulation
 from compress.quantization.graph import behind_sinusoids
+from compress.quantization.grids import with_equal_weights
 from compress.quantization.host import IoSpec, NetworkInputs, network_inputs
-from compress.quantization.htp import CHIPS, Compiled, HtpTarget, compile_context, qnn_provider
+from compress.quantization.htp import CHIPS, HtpTarget, qnn_provider
+from compress.quantization.htp_context import Compiled, compile_context, compile_shared
 from compress.quantization.onnx_writer import write_onnx
 from compress.quantization.parity import sqnr_db
 from compress.quantization.passes import htp_graph
@@ -48,12 +51,13 @@ SCALES = {"full": dreamlite_full, "small": dreamlite_small}
 
 @dataclass(frozen=True)
 class Quantization:
-    """Figures of one network; `steps` say what each step cost, `to_binary` what those of TO_BINARY cost together.
+    """Figures of one network, or of the same at several sizes in one binary: the worst of them, float operators and
+    conversions of all. `steps` say what each step cost, `to_binary` what those of TO_BINARY cost together.
 
     The simulator's construction and its calibration contain one float forward each; `float_forward` is one by itself.
     """
 
-    px: int
+    px: tuple[int, ...]
     soc: str
     parameters: int
     nodes_on_htp_percent: float
@@ -67,85 +71,130 @@ class Quantization:
     def as_json(self) -> dict[str, Any]:
         """One flat row, and the steps."""
         found = {field.name: _rounded(getattr(self, field.name)) for field in fields(self) if field.name != "steps"}
+        found["px"] = list(self.px) if len(self.px) > 1 else self.px[0]
         costs = {name: cost.as_json() for name, cost in self.steps.costs.items()}
         return found | {
             "steps": costs,
-            "to_binary": self.steps.total(TO_BINARY).as_json(),
+            "to_binary": self.to_binary().as_json(),
             **self.steps.total().as_json(),
         }
 
+    def to_binary(self) -> Cost:
+        """From the float network to its binary: of all sizes together."""
+        return self.steps.total(tuple(name for name in self.steps.costs if name.partition(" ")[0] in TO_BINARY))
+
     def words(self) -> str:
         """The same for people."""
-        cost = self.steps.total(TO_BINARY)
+        cost = self.to_binary()
         emulated = self.sqnr_emulator_simulation_db
+        sizes = " and ".join(f"{px} px" for px in self.px)
         lines = [
-            f"{self.parameters:,} parameters, {self.px} px, {self.soc}: {self.binary_mb:.0f} MB in {cost.wall_s:.0f} s "
+            f"{self.parameters:,} parameters, {sizes}, {self.soc}: {self.binary_mb:.0f} MB in {cost.wall_s:.0f} s "
             f"with {cost.peak_rss_gb:.2f} GB of memory",
             f"{self.nodes_on_htp_percent:g} % of nodes on the HTP, {self.float_ops} float operators, "
             f"{self.unrequested_converts} conversions nobody asked for",
             f"simulation against float {self.sqnr_simulation_float_db:.1f} dB"
             + ("" if emulated is None else f", emulator against simulation {emulated:.1f} dB"),
-            *(f"  {name:14} {c.wall_s:7.1f} s  {c.peak_rss_gb:6.2f} GB" for name, c in self.steps.costs.items()),
+            *(f"  {name:22} {c.wall_s:7.1f} s  {c.peak_rss_gb:6.2f} GB" for name, c in self.steps.costs.items()),
         ]
         return "\n".join(lines)
 
 
-def quantization(work: Path, scale: str, px: int, soc: str, emulate: bool, progress: Progress) -> Quantization:
-    """Everything, one step after the other; large files go into `work`. UserError for a size or chip it cannot do."""
+def quantization(
+    work: Path, scale: str, px: Sequence[int], soc: str, emulate: bool, progress: Progress
+) -> Quantization:
+    """Everything, one step after the other; large files go into `work`. Several sizes share weights in one binary.
+
+    UserError for a size or chip that it cannot do, and for emulating several sizes.
+    """
     spec = SCALES[scale]()
-    check(spec, px)
+    for side in px:
+        check(spec, side)
+    if emulate and len(px) > 1:
+        remedy = "Give one size with --emulate; its graph is the same alone."
+        raise UserError.of("the emulator cannot open a binary of several networks", "--emulate", remedy)
     target = HtpTarget(CHIPS[soc])
     qnn_provider()  # before any work: the wheel does not exist everywhere
-    steps, model = Steps(), work / "model.onnx"
-    io_spec, measured, expected, simulated, parameters = _write(spec, px, target, model, steps, progress)
+    steps = Steps()
+    sizes, parameters = _write(work, spec, px, target, steps, progress)
     gc.collect()  # the compiler gets the memory
     progress.message(f"compiling for {target.soc}")
-    compiled = compile_context(model, work, target)
-    steps.add("compile", compiled.compile_s, compiled.peak_rss_gb)
+    compiled = _compile(work, sizes, target, steps)
     emulated_db = None
     if emulate:
         progress.message("one forward on the emulator")
         with steps.step("emulate"):
-            emulated_db = sqnr_db(
-                simulated, EmulatedUNet(compiled.wrapper, io_spec, target.soc_model).forward(measured)
-            )
+            emulated = EmulatedUNet(compiled[0].wrapper, sizes[0].io_spec, target.soc_model)
+            emulated_db = sqnr_db(sizes[0].simulated, emulated.forward(sizes[0].measured))
     return Quantization(
-        px,
+        tuple(px),
         soc,
         parameters,
         **_residency(compiled),
         sqnr_emulator_simulation_db=emulated_db,
-        sqnr_simulation_float_db=sqnr_db(expected, simulated),
+        sqnr_simulation_float_db=min(sqnr_db(size.expected, size.simulated) for size in sizes),
         steps=steps,
     )
 
 
+@dataclass(frozen=True)
+class _Size:
+    """What is left of one size once its file is written: no weights, so that all of them are freed."""
+
+    model: Path
+    io_spec: IoSpec
+    measured: NetworkInputs
+    expected: Tensor
+    simulated: Tensor
+
+
 def _write(
-    spec: StudentSpec, px: int, target: HtpTarget, model: Path, steps: Steps, progress: Progress
-) -> tuple[IoSpec, NetworkInputs, Tensor, Tensor, int]:
-    """All steps up to the QDQ file; what is returned holds no weights, so that all of them are freed."""
+    work: Path, spec: StudentSpec, px: Sequence[int], target: HtpTarget, steps: Steps, progress: Progress
+) -> tuple[list[_Size], int]:
+    """All steps up to the QDQ files, and the number of parameters."""
     unet = network(spec)
-    side = px // PX_A_LATENT
-    io_spec = IoSpec.of_unet(dict(unet.config), (side, side), TOKENS, text_bias=True)
-    observed, measured = inputs(io_spec, seed=1), inputs(io_spec, seed=2)
-    progress.message("one forward in float")
-    with steps.step("float_forward"), torch.no_grad():
-        expected = behind_sinusoids(unet)(*measured.tensors())
-    progress.message("exporting and rewriting the graph")
-    with steps.step("graph"):
-        graph = htp_graph(unet, io_spec)
-    with steps.step("simulator"):
-        simulation = Simulation(graph, load_rules(target.arch))
-    progress.message("calibrating")
-    with steps.step("calibrate"):
-        simulation.calibrate(observed, batch_size=1, headroom_ratio=1.1)
-    progress.message("one forward in simulation")
-    with steps.step("simulate"):
-        simulated = simulation(measured)
-    progress.message("writing the QDQ file")
-    with steps.step("write"):
-        write_onnx(graph, simulation.encodings(), model)
-    return io_spec, measured, expected, simulated, sum(tensor.numel() for tensor in unet.parameters())
+    io_specs = [IoSpec.of_unet(dict(unet.config), (s // PX_A_LATENT,) * 2, TOKENS, text_bias=True) for s in px]
+    labels = [f" {side} px" if len(px) > 1 else "" for side in px]
+    simulations, expected = [], []
+    for io_spec, label in zip(io_specs, labels, strict=True):
+        progress.message(f"one forward in float, export and calibration{label}")
+        with steps.step(f"float_forward{label}"), torch.no_grad():
+            expected.append(behind_sinusoids(unet)(*inputs(io_spec, seed=2).tensors()))
+        with steps.step(f"graph{label}"):
+            graph = htp_graph(unet, io_spec)
+        with steps.step(f"simulator{label}"):
+            simulation = Simulation(graph, load_rules(target.arch))
+        with steps.step(f"calibrate{label}"):
+            simulation.calibrate(inputs(io_spec, seed=1), batch_size=1, headroom_ratio=1.1)
+        simulations.append(simulation)
+    encodings = [simulation.encodings() for simulation in simulations]
+    if len(px) > 1:
+        encodings = with_equal_weights(encodings)
+    sizes = []
+    for number, (simulation, label) in enumerate(zip(simulations, labels, strict=True)):
+        if len(px) > 1:
+            simulation.load(encodings[number])
+        measured, model = inputs(io_specs[number], seed=2), work / f"unet{label.replace(' ', '_')}.onnx"
+        progress.message(f"one forward in simulation, and the QDQ file{label}")
+        with steps.step(f"simulate{label}"):
+            simulated = simulation(measured)
+        with steps.step(f"write{label}"):
+            write_onnx(simulation.float_graph, encodings[number], model)
+        sizes.append(_Size(model, io_specs[number], measured, expected[number], simulated))
+    return sizes, sum(tensor.numel() for tensor in unet.parameters())
+
+
+def _compile(work: Path, sizes: Sequence[_Size], target: HtpTarget, steps: Steps) -> list[Compiled]:
+    """One binary of all sizes, its cost entered by size."""
+    if len(sizes) == 1:
+        compiled = compile_context(sizes[0].model, work, target)
+        steps.add("compile", compiled.compile_s, compiled.peak_rss_gb)
+        return [compiled]
+    found = compile_shared({size.model.stem: size.model for size in sizes}, work, target)
+    for name, compiled in found.items():
+        label = name.removeprefix("unet").replace("_", " ")
+        steps.add(f"compile{label}", compiled.compile_s, compiled.peak_rss_gb)
+    return list(found.values())
 
 
 def check(spec: StudentSpec, px: int) -> None:
@@ -182,13 +231,15 @@ def inputs(spec: IoSpec, seed: int) -> NetworkInputs:
     return network_inputs(spec, panels[:1], torch.tensor([0.6]), condition)
 
 
-def _residency(compiled: Compiled) -> dict[str, Any]:
-    residency = read_residency(compiled.graph_json)
+def _residency(compiled: Sequence[Compiled]) -> dict[str, Any]:
+    found = [read_residency(one.graph_json) for one in compiled]
     return {
-        "nodes_on_htp_percent": nodes_on_htp_percent(compiled.wrapper, residency),
-        "float_ops": len(residency.float_ops),
-        "unrequested_converts": len(residency.unrequested_converts),
-        "binary_mb": compiled.binary.stat().st_size / 1e6,
+        "nodes_on_htp_percent": min(
+            nodes_on_htp_percent(one.wrapper, residency) for one, residency in zip(compiled, found, strict=True)
+        ),
+        "float_ops": sum(len(residency.float_ops) for residency in found),
+        "unrequested_converts": sum(len(residency.unrequested_converts) for residency in found),
+        "binary_mb": compiled[0].binary.stat().st_size / 1e6,
     }
 
 

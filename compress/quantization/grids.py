@@ -8,7 +8,8 @@ insert conversions of its own, or fall to float.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,15 @@ class Encodings:
             {entry["name"]: Encoding.from_aimet(entry) for entry in content["activation_encodings"]},
             {entry["name"]: Encoding.from_aimet(entry) for entry in content["param_encodings"]},
         )
+
+
+def with_equal_weights(calibrated: Sequence[Encodings]) -> list[Encodings]:
+    """The grids of one network at several resolutions, each with its own activations and all with the same weights.
+
+    Scales of weights differ only where an accumulator's guard has widened them; the widest serves all.
+    """
+    shared: dict[str, Encoding] = {}
+    for name, first in calibrated[0].parameters.items():
+        scales = [encodings.parameters[name].scale for encodings in calibrated]
+        shared[name] = replace(first, scale=np.asarray(np.maximum.reduce(scales), dtype=first.scale.dtype))
+    return [Encodings(encodings.tensors, shared) for encodings in calibrated]

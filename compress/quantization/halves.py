@@ -27,7 +27,8 @@ from compress.quantization.autoencoder import (
     picture_input,
 )
 from compress.quantization.grids import Encodings
-from compress.quantization.htp import SOCS, HtpTarget, compile_context, session
+from compress.quantization.htp import SOCS, HtpTarget, session
+from compress.quantization.htp_context import compile_context
 from compress.quantization.onnx_writer import write_onnx
 from compress.quantization.parity import sqnr_db
 from compress.quantization.qairt import FOLDER as QAIRT

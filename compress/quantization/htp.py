@@ -1,18 +1,12 @@
-"""Offline compilation of a QDQ ONNX file to an HTP context binary, and sessions on the x86 emulator of the HTP.
+"""The HTP of a Snapdragon as onnxruntime-qnn offers it: which chips, how to ask for one, and sessions on its emulator.
 
-Both come in the onnxruntime-qnn wheel: no phone, no SDK and no account. Compilation runs in a process of its own, so
-that its memory can be told, and so that a crash in the vendor's library is an error message and not the end of a run.
+Compiler and x86 emulator come in one wheel: no phone, no SDK and no account.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
-import subprocess
-import sys
-import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +17,8 @@ from compress.errors import UserError
 SOCS = {43: ("sm8550", 73), 57: ("sm8650", 75), 69: ("sm8750", 79), 87: ("sm8850", 81)}
 CHIPS = {"8gen2": 43, "8gen3": 57, "8elite": 69, "8elite_gen5": 87}  # by the names that people use
 OPTIMIZATION_MODES = (2, 3)
+SHARED = "weight_shared"  # a property of wrappers around a binary that holds several networks
+MOST_WRAPPER_BYTES = 1_000_000  # a wrapper names its binary and holds nothing else
 WHY_NOT_MODE_1 = (
     "mode 1 computes wrong results for four-dimensional maps (a SiLU at 0 dB, measured on the emulator); use 3"
 )
@@ -59,17 +55,6 @@ class HtpTarget:
         }
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """What a compilation left: the binary, the small ONNX file that wraps it, QNN's own dump of the graph."""
-
-    binary: Path
-    wrapper: Path
-    graph_json: Path
-    compile_s: float
-    peak_rss_gb: float
-
-
 @cache
 def qnn_provider() -> tuple[Any, str]:
     """The QNN device of onnxruntime, registered once a process, and the path of its HTP backend.
@@ -97,10 +82,12 @@ def session(model: Path, target: HtpTarget, **config: str) -> Any:
     """An inference session on the HTP backend alone: with one node that it does not take, this raises.
 
     `config` are session options ("ep.context_enable" written `ep__context_enable`) or, with the prefix `qnn__`,
-    options of the provider.
+    options of the provider. Raises UserError for the wrapper of a binary that holds several networks: the emulator
+    crashes on those (onnxruntime-qnn 2.7, a segmentation fault).
     """
     import onnxruntime
 
+    _refuse_shared(model)
     device, backend = qnn_provider()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -115,40 +102,14 @@ def session(model: Path, target: HtpTarget, **config: str) -> Any:
     return onnxruntime.InferenceSession(str(model), options)
 
 
-def compile_context(model: Path, out: Path, target: HtpTarget, timeout_s: float = 3600, name: str = "unet") -> Compiled:
-    """Compiles `model` (QDQ ONNX, fixed shapes) for `target` into the folder `out`.
-
-    Writes <name>_<soc>_<hash>.bin, the wrapper of the same name in ONNX, and <name>_qnn_graph.json. The hash is of the
-    model and the target. Raises RuntimeError with the compiler's words where it refuses, for example because a node
-    has no HTP form (CPU fallback is off).
-    """
-    qnn_provider()
-    settings = json.dumps(asdict(target), sort_keys=True).encode()
-    stem = f"{name}_{target.soc}_{hashlib.sha256(model.read_bytes() + settings).hexdigest()[:8]}"
-    with tempfile.TemporaryDirectory(prefix="htp-", dir=out) as scratch:
-        request = {"model": str(model.resolve()), "folder": scratch, **asdict(target)}
-        command = [sys.executable, "-m", "compress.quantization.htp_compile", json.dumps(request)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-        if done.returncode != 0:
-            words = "\n".join((done.stderr or done.stdout).strip().splitlines()[-8:])
-            raise RuntimeError(f"the HTP compiler ended with {done.returncode} on {model.name}:\n{words}")
-        measured = json.loads(done.stdout.strip().splitlines()[-1])
-        files = (out / f"{stem}.bin", out / f"{stem}.onnx", out / f"{name}_qnn_graph.json")
-        return _collect(Path(scratch), Compiled(*files, **measured))
-
-
-def _collect(scratch: Path, compiled: Compiled) -> Compiled:
-    """Moves the compiler's files to their names; the wrapper has to name its binary."""
+def _refuse_shared(model: Path) -> None:
     import onnx
 
-    wrapper = onnx.load(scratch / "context.onnx")
-    contexts = [node for node in wrapper.graph.node if node.op_type == "EPContext"]
-    if len(contexts) != 1:
-        raise RuntimeError(f"the HTP compiler split the network into {len(contexts)} parts")
-    (cache_attribute,) = [attribute for attribute in contexts[0].attribute if attribute.name == "ep_cache_context"]
-    (scratch / cache_attribute.s.decode()).rename(compiled.binary)
-    cache_attribute.s = compiled.binary.name.encode()
-    onnx.save(wrapper, compiled.wrapper)
-    (dump,) = [file for file in (scratch / "dump").glob("*.json") if not file.name.endswith("_tensor_log.json")]
-    dump.rename(compiled.graph_json)
-    return compiled
+    if model.stat().st_size > MOST_WRAPPER_BYTES:
+        return
+    if any(entry.key == SHARED for entry in onnx.load(model, load_external_data=False).metadata_props):
+        raise UserError.of(
+            "its binary holds several networks that share weights, which the x86 emulator cannot open",
+            str(model),
+            "Emulate a binary that was compiled for this network alone: it has the same graph.",
+        )

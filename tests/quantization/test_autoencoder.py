@@ -21,7 +21,8 @@ from compress.quantization.autoencoder import (
     latent_input,
     picture_input,
 )
-from compress.quantization.htp import HtpTarget, compile_context, session
+from compress.quantization.htp import HtpTarget, session
+from compress.quantization.htp_context import compile_context
 from compress.quantization.onnx_writer import write_onnx
 from compress.quantization.parity import sqnr_db
 from compress.quantization.residency import read_residency

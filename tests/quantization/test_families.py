@@ -14,7 +14,8 @@ from compress.errors import UserError
 from compress.quantization.aimet import Simulation
 from compress.quantization.graph import behind_sinusoids, check_supported
 from compress.quantization.host import IoSpec, NetworkInputs, network_inputs
-from compress.quantization.htp import HtpTarget, compile_context
+from compress.quantization.htp import HtpTarget
+from compress.quantization.htp_context import compile_context
 from compress.quantization.onnx_writer import write_onnx
 from compress.quantization.parity import sqnr_db
 from compress.quantization.passes import htp_graph

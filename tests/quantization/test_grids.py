@@ -10,7 +10,16 @@ from torch import fx, nn
 
 from compress.quantization import ops
 from compress.quantization.graph import module_of
-from compress.quantization.grids import ACTIVATION, SECOND_OPERAND, Encoding, Encodings, GridKind, kind_of, tied_groups
+from compress.quantization.grids import (
+    ACTIVATION,
+    SECOND_OPERAND,
+    Encoding,
+    Encodings,
+    GridKind,
+    kind_of,
+    tied_groups,
+    with_equal_weights,
+)
 from compress.quantization.host import PADDED
 from compress.quantization.rules import load_rules
 
@@ -27,6 +36,19 @@ def test_one_scale_a_channel() -> None:
     values = np.array([[1.0, 2.0], [4.0, -400.0]])
     assert grid.quantize(values, axis=0).tolist() == [[1, 2], [2, -128]]
     assert grid.quantize(values, axis=1).tolist() == [[1, 1], [4, -128]]
+
+
+def test_resolutions_get_the_widest_scale_of_a_weight_and_keep_their_activations() -> None:
+    def encodings(activation: float, weights: list[float] | float) -> Encodings:
+        scale = np.array(weights, np.float32)
+        grids = {"a": Encoding(np.array(activation, np.float32), 5, 16, False)}
+        return Encodings(grids, {"c.weight": Encoding(scale, 0, 8, True)})
+
+    one, other = with_equal_weights([encodings(0.1, [1.0, 4.0]), encodings(0.2, [3.0, 2.0])])
+    assert one.parameters["c.weight"].scale.tolist() == [3.0, 4.0] and one.parameters == other.parameters
+    assert (float(one.tensors["a"].scale), float(other.tensors["a"].scale)) == (np.float32(0.1), np.float32(0.2))
+    (single, _) = with_equal_weights([encodings(0.1, 1.0), encodings(0.1, 2.0)])
+    assert single.parameters["c.weight"].scale.shape == () and single.parameters["c.weight"].scale.dtype == np.float32
 
 
 def test_encodings_survive_their_file(tmp_path: Path) -> None:

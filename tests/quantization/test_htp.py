@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from compress.errors import UserError
 from compress.quantization import htp
-from compress.quantization.htp import HtpTarget, compile_context
+from compress.quantization.htp import HtpTarget
+from compress.quantization.htp_context import compile_context, compile_shared
 from compress.quantization.onnx_writer import write_onnx
 from compress.quantization.parity import sqnr_db
+from compress.quantization.passes import htp_graph
 from compress.quantization.residency import nodes_on_htp_percent, read_residency
 from compress.quantization.runtime import EmulatedUNet
 from tests.quantization.conftest import Quantized
@@ -74,3 +77,25 @@ def test_a_node_without_an_htp_form_stops_the_compiler(tmp_path: Path) -> None:
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), tmp_path / "erf.onnx")
     with pytest.raises(RuntimeError, match=r"the HTP compiler ended with 1 on erf\.onnx"):
         compile_context(tmp_path / "erf.onnx", tmp_path, HtpTarget())
+
+
+@pytest.mark.slow
+def test_two_resolutions_share_their_weights_in_one_binary(quantized: Quantized, tmp_path: Path) -> None:
+    """The binary is little larger than one network's, and has for either the graph of a binary of its own."""
+    pytest.importorskip("onnxruntime_qnn", reason="the wheel does not exist for this platform")
+    large = replace(quantized.spec, latent_chw=(4, 16, 32))
+    graphs = {"unet_64px": quantized.graph, "unet_128px": htp_graph(quantized.unet, large)}
+    models = {name: tmp_path / f"{name}.onnx" for name in graphs}
+    for name, graph in graphs.items():
+        write_onnx(graph, quantized.encodings, models[name])
+    together = compile_shared(models, tmp_path, HtpTarget())
+    assert len({compiled.binary for compiled in together.values()}) == 1
+    apart = {name: compile_context(model, tmp_path, HtpTarget(), name=f"one_{name}") for name, model in models.items()}
+    sizes = [compiled.binary.stat().st_size for compiled in (*apart.values(), together["unet_64px"])]
+    assert sizes[2] < 0.75 * (sizes[0] + sizes[1])
+    for name, compiled in together.items():
+        shared, alone = read_residency(compiled.graph_json), read_residency(apart[name].graph_json)
+        assert shared.by_signature == alone.by_signature and shared.float_ops == ()
+        assert nodes_on_htp_percent(compiled.wrapper, shared) == 100.0
+        with pytest.raises(UserError, match="Emulate a binary that was compiled for this network alone"):
+            EmulatedUNet(compiled.wrapper, quantized.spec)
