@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from compress.benchmarks.meter import Cost, Steps
 from compress.errors import UserError
 from compress.quantization.aimet import Simulation
+from compress.quantization.compile_memory import check_memory
 from compress.quantization.graph import behind_sinusoids
 from compress.quantization.grids import with_equal_weights
 from compress.quantization.host import IoSpec, NetworkInputs, network_inputs
@@ -66,6 +67,7 @@ class Quantization:
     sqnr_emulator_simulation_db: float | None
     sqnr_simulation_float_db: float
     binary_mb: float
+    compile_predicted_gb: float
     steps: Steps
 
     def as_json(self) -> dict[str, Any]:
@@ -118,7 +120,8 @@ def quantization(
     steps = Steps()
     sizes, parameters = _write(work, spec, px, target, steps, progress)
     gc.collect()  # the compiler gets the memory
-    progress.message(f"compiling for {target.soc}")
+    predicted_gb = sum(check_memory(size.model) or 0.0 for size in sizes)
+    progress.message(f"compiling for {target.soc}, about {predicted_gb:.1f} GB of memory")
     compiled = _compile(work, sizes, target, steps)
     emulated_db = None
     if emulate:
@@ -133,6 +136,7 @@ def quantization(
         **_residency(compiled),
         sqnr_emulator_simulation_db=emulated_db,
         sqnr_simulation_float_db=min(sqnr_db(size.expected, size.simulated) for size in sizes),
+        compile_predicted_gb=predicted_gb,
         steps=steps,
     )
 

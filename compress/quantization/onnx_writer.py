@@ -8,6 +8,7 @@ The file is written for batch 1, or any other fixed batch: the HTP has no dynami
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx, nn
 
+from compress.quantization.compile_memory import Load
 from compress.quantization.graph import TRACE_BATCH, module_of, operands_of, output_node, placeholders, shape_of
 from compress.quantization.grids import Encoding, Encodings, class_name
 from compress.quantization.host import OUTPUT_NAME
@@ -67,12 +69,20 @@ class Writer:
             [described(self.output, result)],
             list(self.initializers.values()),
         )
-        return helper.make_model(
+        model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="pocketdiff",
         )
+        helper.set_model_props(model, self.load().as_properties())
+        return model
+
+    def load(self) -> Load:
+        """What the HTP's compiler will have to hold: integers as they lie in the file, 16 bits for all in between."""
+        weights = sum(len(tensor.raw_data) for tensor in self.initializers.values())
+        called = [node for node in self.graph_module.graph.nodes if module_of(node) is not None]
+        return Load(weights, sum(2 * math.prod(self.shape(node)) for node in called))
 
     def shape(self, node: fx.Node) -> list[int]:
         """The node's shape at the written batch."""

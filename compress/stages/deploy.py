@@ -26,6 +26,7 @@ from compress.data.scenes.world import render
 from compress.errors import UserError
 from compress.evaluation.scenes_bench import edit_samples
 from compress.judge import cost_of
+from compress.quantization.compile_memory import check_memory
 from compress.quantization.halves import deploy_halves, has_halves, with_runtime
 from compress.quantization.host import HostDenoiser, IoSpec
 from compress.quantization.htp import HtpTarget, qnn_provider
@@ -49,7 +50,9 @@ def run(config: DeployConfig, ctx: StageContext) -> StageResult:
     qnn_provider()  # before any work: the wheel does not exist everywhere
     quantized = quantized_folder(ctx.parent)
     shutil.copytree(ctx.parent, ctx.out, dirs_exist_ok=True, ignore=lambda _, names: {CARD, "samples"} & set(names))
-    ctx.progress.message(f"compiling for {target.soc} (HTP V{target.arch}, mode {target.optimization_mode})")
+    predicted_gb = check_memory(quantized / "model.onnx")
+    needs = "" if predicted_gb is None else f", about {predicted_gb:.1f} GB of memory"
+    ctx.progress.message(f"compiling for {target.soc} (HTP V{target.arch}, mode {target.optimization_mode}{needs})")
     compiled = compile_context(quantized / "model.onnx", ctx.out, target)
     metrics = {**cost_of(ctx.out), **residency_metrics(compiled)}
 

@@ -9,6 +9,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from compress.errors import UserError
+from compress.quantization import compile_memory
 from compress.quantization.onnx_writer import write_onnx
 from compress.quantization.parity import sqnr_db
 from compress.quantization.runtime import OnnxUNet
@@ -69,3 +71,15 @@ def test_a_batch_is_fixed_in_the_file(quantized: Quantized, tmp_path: Path) -> N
     write_onnx(quantized.graph, quantized.encodings, tmp_path / "two.onnx", batch=2)
     (sample, *_) = onnx.load(tmp_path / "two.onnx").graph.input
     assert [dim.dim_value for dim in sample.type.tensor_type.shape.dim] == [2, 4, 8, 16]
+
+
+def test_the_file_says_what_the_compiler_will_hold(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = compile_memory.load_of(path)
+    assert load is not None
+    assert 0.7 < load.weight_bytes / path.stat().st_size < 1  # the rest of a file this small are its nodes
+    sample = 4 * 8 * 16 * 2
+    assert load.activation_bytes > 100 * sample and load.activation_bytes % 2 == 0
+    assert compile_memory.check_memory(path) == load.peak_gb()
+    monkeypatch.setattr(compile_memory, "PER_WEIGHT", 1e9)
+    with pytest.raises(UserError, match="Compile on a larger machine"):
+        compile_memory.check_memory(path)
