@@ -28,6 +28,7 @@ from compress.data.scenes.world import (
 
 MIN_OVERLAP = 0.85  # Tanimoto similarity with the best template; true renders reach 1.0
 MIN_PURITY = 0.6  # share of a thing's pixels that are nearest to its main colour (edges are blends)
+CHUNK = 256  # pictures at a time: what is computed of them stays in the cache
 SPECK_PX = 5  # components up to this area are dust and are ignored
 MAX_DUST_PX = 16  # more dust than this makes the picture unreadable
 NEAR_PX = 5.0  # two centres closer than this are the same place
@@ -106,15 +107,21 @@ def read(images: np.ndarray) -> list[Reading]:
     """Reads pictures, uint8 (b, 64, 64, 3), into what they show. Raises ValueError on another shape or dtype."""
     if images.ndim != 4 or images.shape[1:] != (IMAGE_PX, IMAGE_PX, 3) or images.dtype != np.uint8:
         raise ValueError(f"expected uint8 (b, {IMAGE_PX}, {IMAGE_PX}, 3), got {images.dtype} {images.shape}")
-    if len(images) == 0:
-        return []
+    chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
+    return [reading for chunk in chunks for reading in _read(chunk)]
+
+
+def _read(images: np.ndarray) -> list[Reading]:
     palette = np.asarray([PALETTE[name] for name in (*COLORS, *BACKGROUNDS)], dtype=np.float32)
-    pixels = images.astype(np.float32)
-    distance = (palette**2).sum(-1) - 2 * pixels @ palette.T  # the pixel's own square does not change the order
-    background = _backgrounds(distance[..., len(COLORS) :])
-    to_background = np.take_along_axis(distance, (background + len(COLORS))[:, None, None, None], axis=3)[..., 0]
-    color = distance[..., : len(COLORS)].argmin(axis=3)
-    foreground = distance[..., : len(COLORS)].min(axis=3) < to_background
+    pixels_3n = np.ascontiguousarray(images.reshape(-1, 3).T, dtype=np.float32)
+    # Squared distances but for the pixel's own square, which does not change the order; whole numbers below 2^24.
+    distance = (palette**2).sum(-1)[:, None] - 2 * (palette @ pixels_3n)
+    distance = distance.reshape(len(palette), *images.shape[:3])
+    background = _backgrounds(distance[len(COLORS) :])
+    rows = np.arange(len(images))
+    to_background = distance[len(COLORS) :].swapaxes(0, 1)[rows, background]
+    color, to_color = _nearest(distance[: len(COLORS)])
+    foreground = to_color < to_background
     joined = np.zeros((3, 3, 3), dtype=bool)
     joined[1] = True  # 8-connected within a picture, never across pictures
     labels, _ = ndimage.label(foreground, structure=joined)
@@ -132,7 +139,7 @@ def read(images: np.ndarray) -> list[Reading]:
         votes = np.bincount(color[box][0][mask], minlength=len(COLORS))
         main = int(votes.argmax())
         ground = palette[len(COLORS) + background[index]]
-        windows.append(_coverage(pixels[index], labels[index], label, box, palette[main], ground))
+        windows.append(_coverage(images[index], labels[index], label, box, palette[main], ground))
         y, x = ((side.start + side.stop) / 2 for side in box[1:])
         found.append((index, COLORS[main], votes[main] / area, x, y))
     for (index, name, purity, x, y), (shape, size, overlap) in zip(found, _match(windows), strict=True):
@@ -151,7 +158,7 @@ def _coverage(
     bottom, right = (min(side.stop + 1, IMAGE_PX) for side in box[1:])
     around = labels[top:bottom, left:right]
     axis = main - ground
-    alpha = ((pixels[top:bottom, left:right] - ground) @ axis) / (axis @ axis)
+    alpha = ((pixels[top:bottom, left:right].astype(np.float32) - ground) @ axis) / (axis @ axis)
     alpha = np.where((around == label) | (around == 0), alpha.clip(0, 1), 0)
     window = np.zeros((WINDOW_PX, WINDOW_PX), dtype=np.float32)
     height, width = (min(n, WINDOW_PX) for n in alpha.shape)
@@ -160,10 +167,19 @@ def _coverage(
     return window.ravel()
 
 
-def _backgrounds(distance_bhwk: np.ndarray) -> np.ndarray:
+def _nearest(distance_kbhw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first k that is nearest and its distance, each (b, h, w). Plane by plane: three times as fast as argmin."""
+    least, nearest = distance_kbhw[0].copy(), np.zeros(distance_kbhw.shape[1:], dtype=np.int8)
+    for k, plane in enumerate(distance_kbhw[1:], start=1):
+        nearest[plane < least] = k
+        np.minimum(least, plane, out=least)
+    return nearest, least
+
+
+def _backgrounds(distance_kbhw: np.ndarray) -> np.ndarray:
     """Index of the background colour that most pixels of the picture's rim are nearest to, (b,)."""
-    nearest = distance_bhwk.argmin(axis=3)
-    rim = np.concatenate([nearest[:, 0], nearest[:, -1], nearest[:, :, 0], nearest[:, :, -1]], axis=1)
+    sides = (np.s_[..., 0, :], np.s_[..., -1, :], np.s_[..., 0], np.s_[..., -1])
+    rim = np.concatenate([distance_kbhw[side].argmin(axis=0) for side in sides], axis=1)
     return np.stack([(rim == k).sum(axis=1) for k in range(len(BACKGROUNDS))], axis=1).argmax(axis=1)
 
 
