@@ -33,10 +33,13 @@ class TrajectoryParity:
 def answers(denoisers: Mapping[str, HostDenoiser], inputs: NetworkInputs) -> dict[str, Tensor]:
     """Each network's velocity of the target panel on recorded inputs: what the sampler would have been given.
 
-    The right half of the output is cropped: it is not trained and nobody reads it.
+    Of a pair the right half of the output is cropped: it is not trained and nobody reads it.
     """
-    columns = inputs.sample_bchw.shape[3] // 2
-    return {name: denoiser.forward(inputs)[..., :columns] for name, denoiser in denoisers.items()}
+    columns = inputs.sample_bchw.shape[3]
+    return {
+        name: denoiser.forward(inputs)[..., : columns // 2 if denoiser.spec.pair else columns]
+        for name, denoiser in denoisers.items()
+    }
 
 
 def trajectory_parity(reference: Tensor, other: Tensor, step_n: Tensor) -> TrajectoryParity:

@@ -109,14 +109,16 @@ def sensitivity(
     progress: Progress | None = None,
     chosen: Collection[str] | None = None,
     batch_size: int = 16,
+    pair: bool = True,
 ) -> list[Row]:
     """A row for every grid of a calibrated simulation (or the `chosen` ones), on recorded calls of the steps `step_n`.
 
-    One float forward a grid. Weights are rounded to nearest: ask before `rounding` has chosen integers otherwise, since
+    Of a U-Net's latent pair only the target's panel counts; `pair` is off for one that works on a single panel. One
+    float forward a grid. Weights are rounded to nearest: ask before `rounding` has chosen integers otherwise, since
     then the graph has no float weights any more.
     """
     wanted = [unit for unit in units(simulation) if chosen is None or unit.name in chosen]
-    answer = _answering(simulation.float_graph, inputs, batch_size)
+    answer = _answering(simulation.float_graph, inputs, batch_size, pair)
     reference, rows = answer(), []
     if progress:
         progress.start(len(wanted), "grids", "sensitivity")
@@ -128,9 +130,9 @@ def sensitivity(
     return rows
 
 
-def _answering(graph: fx.GraphModule, inputs: Inputs, batch_size: int) -> Callable[[], Tensor]:
+def _answering(graph: fx.GraphModule, inputs: Inputs, batch_size: int, pair: bool) -> Callable[[], Tensor]:
     """What the network answers: of a latent pair the target panel, since nobody reads the other one."""
-    panels = 2 if "sample" in inputs.named() else 1
+    panels = 2 if pair and "sample" in inputs.named() else 1
     starts = range(0, len(inputs), batch_size)
 
     def answer() -> Tensor:

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from compress.quantization.parity import sqnr_db, trajectory_parity
+from compress.quantization.host import HostDenoiser, IoSpec, NetworkInputs
+from compress.quantization.parity import answers, sqnr_db, trajectory_parity
 
 
 def test_a_tensor_against_itself_is_infinitely_good() -> None:
@@ -23,6 +24,14 @@ def test_a_tenth_of_the_amplitude_is_twenty_db() -> None:
 
 def test_noise_on_nothing_is_infinitely_bad() -> None:
     assert sqnr_db(torch.zeros(2), torch.ones(2)) == -math.inf
+
+
+@pytest.mark.parametrize("pair, columns", [(True, 8), (False, 16)])
+def test_answers_are_the_targets_panel_of_a_pair_and_all_of_a_single_one(pair: bool, columns: int) -> None:
+    spec = IoSpec((4, 8, 16), 64, 0, (5, 32), 4, True, 0.0, pair=pair)
+    inputs = NetworkInputs(torch.randn(2, 4, 8, 16), torch.zeros(2, 64), None, torch.zeros(2, 5, 32))
+    found = answers({"same": HostDenoiser(spec, lambda given: given.sample_bchw)}, inputs)["same"]
+    assert torch.equal(found, inputs.sample_bchw[..., :columns])
 
 
 def test_by_step() -> None:

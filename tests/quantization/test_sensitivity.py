@@ -110,6 +110,8 @@ def test_a_unets_grids_are_measured_on_the_target_panel(quantized: Quantized) ->
     found = module.sensitivity(quantized.simulation, quantized.inputs, torch.zeros(4), chosen=chosen)
     assert {row.name: row.kind for row in found} == {"conv_in.weight": WEIGHT, "conv_out": ACTIVATION}
     assert all(0 < row.noise_share < 1e-2 for row in found)
+    (whole,) = module.sensitivity(quantized.simulation, quantized.inputs, torch.zeros(4), chosen=chosen[1:], pair=False)
+    assert whole.noise_share != next(row.noise_share for row in found if row.name == "conv_out")
 
 
 def test_blocks_are_those_of_a_unet() -> None:
