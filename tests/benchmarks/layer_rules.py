@@ -21,6 +21,13 @@ from compress.stages.prune import draw_samples, make_plan
 from students.system import DiffusionSystem
 
 
+def later_blocks(kept: dict[str, list[int]]) -> str:
+    """The layers that kept another transformer block than their first."""
+    layers = [name.removesuffix(".transformer_blocks") for name, blocks in kept.items() if "transformer_blocks" in name]
+    later = [layer for layer in layers if kept[f"{layer}.transformer_blocks"] != [0]]
+    return f"the second block of {', '.join(later)}, else the first" if later else "the first block of each"
+
+
 def main() -> None:
     """Prints a row a rule."""
     parser = argparse.ArgumentParser()
@@ -40,7 +47,7 @@ def main() -> None:
             bench = Bench(samples.calibration, config.criterion, chance, config.kv_merge, rule)
             evolution = evolve(teacher, make_plan(config, teacher, system), samples, bench)
             errors.append(evolution.rows[1].velocity_mse)
-            kept.append(str(evolution.report.get("depth", {})))
+            kept.append(later_blocks(evolution.report["depth"]))
         choices = "; ".join(dict.fromkeys(kept))
         print(f"| {rule} | {fmean(errors):.6f} | {min(errors):.6f} to {max(errors):.6f} | {choices} |", flush=True)
 
