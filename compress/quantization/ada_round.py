@@ -19,13 +19,13 @@ STEPS, BATCH, LEARNING_RATE = 300, 16, 1e-2
 ROUND_WEIGHT, BETAS, WARM_START = 0.01, (20, 2), 0.2  # of the loss that pushes to 0 or 1; AIMET's defaults
 
 
-def ada_round(simulation: Simulation, inputs: Inputs, seed: int = 0) -> dict[str, Tensor]:
+def ada_round(simulation: Simulation, inputs: Inputs, seed: int = 0, steps: int = STEPS) -> dict[str, Tensor]:
     """The integers of every layer on its calibrated grid, by "node.weight"; nothing is put into the simulation."""
     generator = torch.Generator().manual_seed(seed)
     chosen: dict[str, Tensor] = {}
 
     def visit(node: fx.Node, module: Any, x: Tensor) -> None:
-        chosen[f"{node.name}.weight"] = learn_rounding(module, x, generator)
+        chosen[f"{node.name}.weight"] = learn_rounding(module, x, generator, steps)
 
     visit_layers(simulation, inputs, visit)
     return chosen

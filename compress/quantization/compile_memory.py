@@ -6,6 +6,8 @@ plus so many bytes for every byte of weights and of activations (tests/benchmark
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,12 @@ class Load:
 
     weight_bytes: int
     activation_bytes: int
+
+    @classmethod
+    def of(cls, integers: Iterable[Any], shapes: Iterable[Sequence[int]]) -> Load:
+        """Of a file's initializers, as they lie in it, and its operators' outputs, 16 bits a number."""
+        weights = sum(len(tensor.raw_data) for tensor in integers)
+        return cls(weights, sum(2 * math.prod(shape) for shape in shapes))
 
     def as_properties(self) -> dict[str, str]:
         return {WEIGHT_BYTES: str(self.weight_bytes), ACTIVATION_BYTES: str(self.activation_bytes)}

@@ -8,7 +8,6 @@ The file is written for batch 1, or any other fixed batch: the HTP has no dynami
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,14 +74,9 @@ class Writer:
             ir_version=IR_VERSION,
             producer_name="pocketdiff",
         )
-        helper.set_model_props(model, self.load().as_properties())
+        shapes = [self.shape(node) for node in self.graph_module.graph.nodes if module_of(node) is not None]
+        helper.set_model_props(model, Load.of(self.initializers.values(), shapes).as_properties())
         return model
-
-    def load(self) -> Load:
-        """What the HTP's compiler will have to hold: integers as they lie in the file, 16 bits for all in between."""
-        weights = sum(len(tensor.raw_data) for tensor in self.initializers.values())
-        called = [node for node in self.graph_module.graph.nodes if module_of(node) is not None]
-        return Load(weights, sum(2 * math.prod(self.shape(node)) for node in called))
 
     def shape(self, node: fx.Node) -> list[int]:
         """The node's shape at the written batch."""

@@ -9,49 +9,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.config.quantize import ACTIVATION_RANGES, ROUNDINGS, WEIGHT_RANGES, QuantizeConfig
-from compress.quantization import ops, ranges
+from compress.quantization import ranges
 from compress.quantization.ada_round import ada_round, learn_rounding
 from compress.quantization.aimet import Simulation
-from compress.quantization.host import NetworkInputs
 from compress.quantization.parity import sqnr_db
 from compress.quantization.ranges import Ranges, layers, visit_layers
 from compress.quantization.rounding import correct_biases, nearest, put, rows_of
-from compress.quantization.rules import load_rules
 from compress.stages.quantize import rounded
-
-
-class Layers(nn.Module):
-    """A convolution, a depthwise one and a linear layer, with inputs that are neither centred nor uncorrelated."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.given = ops.NetworkInput()
-        self.conv, self.depthwise = nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, groups=8)
-        self.gate, self.linear = nn.Sigmoid(), nn.Linear(8, 5)
-
-    def forward(self, sample: Tensor) -> Tensor:
-        return self.linear(self.gate(self.depthwise(self.conv(self.given(sample)))))
-
-
-class Leaves(fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return True
-
-
-def calls(rows: int, seed: int) -> NetworkInputs:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(rows, 1, 8, 8, generator=generator) + 0.3 * torch.randn(rows, 4, 8, 8, generator=generator) + 0.5
-    x[:, 3] = 0
-    return NetworkInputs(x, *[None] * 4)  # type: ignore[arg-type]
-
-
-def simulation(chosen: Ranges = ranges.MIN_MAX, seed: int = 0) -> Simulation:
-    torch.manual_seed(seed)
-    network = Layers().eval().requires_grad_(False)
-    network.conv.weight[:, 3, 0, 0] = 3.0  # the largest weights by far, on an input that is always 0
-    made = Simulation(fx.GraphModule(network, Leaves().trace(network)), load_rules(75), ranges=chosen)
-    made.calibrate(calls(8, seed=1))
-    return made
+from tests.quantization.layers import calls, simulation
 
 
 def rounding_error(made: Simulation, integers: dict[str, Tensor] | None = None) -> float:
@@ -112,7 +77,7 @@ def test_sequential_mse_loses_no_more_than_the_full_range_and_moves_some_scale()
 
 def test_ada_round_goes_up_or_down_and_comes_nearer():
     made = simulation()
-    chosen = ada_round(made, calls(8, seed=1))
+    chosen = ada_round(made, calls(8, seed=1), steps=100)
     for node, module in layers(made):
         exact = module.weight / module.param_quantizers["weight"].get_scale()
         integers = chosen[f"{node.name}.weight"].float()
@@ -130,7 +95,7 @@ def test_weights_that_lie_on_their_grid_stay_there():
     assert torch.equal(learn_rounding(module, x, torch.Generator(), steps=20), nearest(module))
 
 
-@pytest.mark.parametrize("how", ["nearest", "ada_round"])
+@pytest.mark.parametrize("how", ["nearest", pytest.param("ada_round", marks=pytest.mark.slow)])
 def test_corrected_biases_leave_no_mean_error(how):
     made = simulation()
     exact = {node.name: made.float_graph.get_submodule(str(node.target)) for node, _ in layers(made)}
@@ -156,6 +121,7 @@ def test_a_layer_of_which_only_weights_are_chosen_keeps_its_bias():
     assert all(torch.equal(module.bias, bias) for (_, module), bias in zip(layers(made), before, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ROUNDINGS)
 @pytest.mark.parametrize("chosen", [Ranges("percentile", "sqnr"), Ranges("sqnr", "seq_mse")], ids=lambda r: r.weights)
 def test_every_scheme_simulates_the_network(chosen, how):
