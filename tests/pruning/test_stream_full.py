@@ -14,7 +14,7 @@ from diffusers import DreamLiteUNetModel
 
 from compress.cli import main
 from compress.config.stream import StreamConfig
-from compress.cost import cost, example_inputs, parameters
+from compress.cost import counted, example_inputs, parameters
 from compress.pruning.stream.noise import write_teacher
 from compress.pruning.surgery import OPERATORS
 from students.presets import dreamlite_full, sdxl_full
@@ -53,7 +53,7 @@ def test_the_operators_lead_through_the_published_sizes():
 def test_the_operators_lead_through_the_published_compute():
     for name, spec in on_the_way():
         if name in EVOLUTION:
-            macs_g = [cost(spec, 128, width, 77).macs_g for width in (128, 256)]
+            macs_g = [counted(spec, 128, width, 77).macs_g for width in (128, 256)]
             assert macs_g == pytest.approx(EVOLUTION[name][1:], rel=1e-2), name
 
 

@@ -28,7 +28,7 @@ from compress.data.scenes.world import (
 
 MIN_OVERLAP = 0.85  # Tanimoto similarity with the best template; true renders reach 1.0
 MIN_PURITY = 0.6  # share of a thing's pixels that are nearest to its main colour (edges are blends)
-CHUNK = 256  # pictures at a time: what is computed of them stays in the cache
+CHUNK = 32  # pictures at a time: what is computed of them stays in the cache
 SPECK_PX = 5  # components up to this area are dust and are ignored
 MAX_DUST_PX = 16  # more dust than this makes the picture unreadable
 NEAR_PX = 5.0  # two centres closer than this are the same place
