@@ -43,6 +43,7 @@ def trained(folder: Path, config: QatConfig = CONFIG):
     return made, chosen
 
 
+@pytest.mark.slow
 def test_it_comes_nearer_to_float_on_the_same_grids_and_leaves_the_float_network(tmp_path: Path):
     untrained, unseen = simulation(), calls(16, seed=2)
     float_graph, before = untrained.float_graph, sqnr_db(untrained.float_graph(*unseen.tensors()), untrained(unseen))
@@ -57,6 +58,7 @@ def test_it_comes_nearer_to_float_on_the_same_grids_and_leaves_the_float_network
     assert all((grid.scale == same.parameters[name].scale).all() for name, grid in grids.parameters.items())
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = replace(CONFIG, steps=12)
     _, whole = trained(tmp_path / "whole", config)

@@ -71,6 +71,7 @@ def test_every_trial_of_the_front_goes_on_and_shares_its_stages(runs: Path) -> N
     assert {path: path.stat().st_mtime_ns for path in here.folder.rglob("30-c/card.json")} == before
 
 
+@pytest.mark.slow
 def test_what_a_failure_leaves_is_told_and_the_same_command_goes_on(runs: Path) -> None:
     sweep = made()
 
@@ -104,6 +105,7 @@ def test_the_best_k_are_those_that_cover_most_together() -> None:
     assert best(np.array([[3.0], [1.0], [2.0]]), 2, np.array([3.0])) == [1, 2]
 
 
+@pytest.mark.slow
 def test_top_takes_the_front_first(runs: Path) -> None:
     study = find_study(made(), folder_of(made(), runs))
     front = {trial.number for trial in chosen(study, made(), None)}
@@ -155,6 +157,7 @@ def write_file(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_command_writes_index_table_and_page(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_file(runs)
     command = ["deploy-front", str(path), "--runs", str(runs), "--c.steps", "3"]
@@ -177,6 +180,7 @@ def test_the_command_writes_index_table_and_page(runs: Path, capsys: pytest.Capt
     assert "top is 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_overrides_of_the_trials_name_the_sweep_that_had_them(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_file(runs)
     assert cli.main(["deploy-front", str(path), "--runs", str(runs), "--b.steps", "2"]) == 2
