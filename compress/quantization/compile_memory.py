@@ -1,7 +1,8 @@
 """How much memory the HTP compiler will take, from what a QDQ file holds: said before it starts.
 
-The compiler's peak was measured on networks from 0.01 to 0.4 B parameters at several sizes, and is close to a constant
-plus so many bytes for every byte of weights and of activations (tests/benchmarks/compile_memory.py).
+The compiler's peak is taken to be a constant plus so many bytes for every byte of weights and of activations. The
+coefficients are a first estimate, from DreamLite's U-Net at 512 and 1024 px (3.75 and 9.6 GB) and small networks;
+tests/benchmarks/compile_memory.py measures and fits them.
 """
 
 from __future__ import annotations
