@@ -1,8 +1,8 @@
 """How much memory the HTP compiler will take, from what a QDQ file holds: said before it starts.
 
 The compiler's peak is taken to be a constant plus so many bytes for every byte of weights and of activations. The
-coefficients go through three measured peaks: the scenes student's (0.88 GB) and DreamLite's U-Net at 512 and 1024 px (3.75
-and 9.6 GB, with 3.8 and 15.2 GB of activations). tests/benchmarks/compile_memory.py measures more and fits them.
+coefficients go through three measured peaks: the scenes student's (0.88 GB) and DreamLite's U-Net at 512 and 1024 px
+(3.75 and 9.6 GB, with 3.8 and 15.2 GB of activations). tests/benchmarks/compile_memory.py measures more and fits them.
 """
 
 from __future__ import annotations
