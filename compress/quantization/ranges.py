@@ -86,9 +86,9 @@ def visit_layers(simulation: Simulation, inputs: Inputs, visit: Callable[[fx.Nod
             visit(node, module, operands[0])
 
         handles.append(graph.get_submodule(str(node.target)).register_forward_pre_hook(hook))
-    stride = max(1, len(inputs) // CALLS)
+    rows = torch.linspace(0, len(inputs) - 1, min(len(inputs), CALLS)).round().long()  # edits come last
     try:
-        graph(*(tensor[::stride][:CALLS] for tensor in inputs.tensors()))
+        graph(*(tensor[rows] for tensor in inputs.tensors()))
     finally:
         for handle in handles:
             handle.remove()

@@ -139,8 +139,8 @@ def nearest(module: Any) -> Tensor:
 @torch.no_grad()
 def correct_biases(simulation: Simulation, inputs: NetworkInputs, integers: dict[str, Tensor]) -> dict[str, Tensor]:
     """`integers` ("node.weight") with a "node.bias" for every layer that has one, less the mean error that rounding
-    makes: E[y'] - E[y] = (W' - W) E[x] (arXiv 1906.04721, equation 15), over the calls of one batch in float. Biases
-    that the HTP's accumulator could not hold stay as they were."""
+    makes: E[y'] - E[y] = (W' - W) E[x] (arXiv 1906.04721, its bias correction), over the calls of one batch in float.
+    Biases that the HTP's accumulator could not hold stay as they were."""
     chosen = dict(integers)
 
     def visit(node: fx.Node, module: Any, x: Tensor) -> None:

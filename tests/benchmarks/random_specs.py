@@ -4,7 +4,7 @@ refused with the reason before anything is compiled.
     python -m tests.benchmarks.random_specs --count 10 --seed 0
 
 prints a row a student: what it is, nodes on the HTP, float operators, conversions nobody asked for, emulator against
-simulation; or the words of the refusal. Two of three stages, widths off the lattice and several key/value heads are
+simulation; or the words of the refusal. Two or three stages, widths off the lattice and several key/value heads are
 among what is drawn. Ends with 1 where a student that was not refused fails.
 """
 

@@ -132,3 +132,11 @@ def test_every_scheme_simulates_the_network(chosen, how):
     rounded(QuantizeConfig(rounding=how), made, calls(8, seed=1))
     assert sqnr_db(reference, made(calls(4, seed=2))) > 20
     assert len(correct_biases(made, calls(8, seed=1), {f"{n.name}.weight": nearest(m) for n, m in layers(made)})) == 6
+
+
+def test_a_walk_shows_calls_from_the_first_to_the_last():
+    made, given, seen = simulation(), calls(100, seed=1), []
+    visit_layers(made, given, lambda node, _, x: seen.append((node.name, x.clone())))
+    name, shown = seen[0]
+    assert name == "conv" and len(seen) == 3 and len(shown) == ranges.CALLS
+    assert torch.equal(shown[[0, -1]], given.sample_bchw[[0, -1]])
