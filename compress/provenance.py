@@ -6,13 +6,15 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import subprocess
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from compress.memory import peak_rss_gb, reset_peak_rss
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = (
@@ -42,8 +44,13 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def git_commit() -> str | None:
-    """The repository's commit, with "+changes" when tracked files differ from it; None outside a git checkout."""
+    """The repository's commit, with "+changes" when tracked files differ from it; None outside a git checkout.
+
+    Asked once: a process goes on with the code that it has loaded, and in a fresh clone, whose files are as new as the
+    index, git reads all of them for every answer.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", "-C", str(REPOSITORY), *arguments]
@@ -89,7 +96,7 @@ class Meter:
 
     @property
     def peak_rss_gb(self) -> float:
-        return max(self._before_gb, _peak_rss_gb())
+        return max(self._before_gb, peak_rss_gb())
 
     def __enter__(self) -> Meter:
         try:
@@ -97,7 +104,7 @@ class Meter:
             self._before_s, self._before_gb = float(earlier["wall_s"]), float(earlier["peak_rss_gb"])
         except (OSError, ValueError, KeyError, TypeError):
             pass  # the first attempt, or one killed while it wrote
-        _reset_peak_rss()
+        reset_peak_rss()
         self._start = time.monotonic()
         self._thread.start()
         return self
@@ -129,21 +136,3 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _reset_peak_rss() -> None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the high-water mark of earlier stages
-    except OSError:
-        pass
-
-
-def _peak_rss_gb() -> float:
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024 / 1e9
-    except OSError:
-        pass
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
