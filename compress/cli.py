@@ -20,6 +20,7 @@ _SAMPLERS = ("tpe", "gp", "nsga2", "nsga3", "random")
 _ARTEFACTS = "a store of artefacts that machines share, any folder that fsspec knows, such as s3://BUCKET/artefacts"
 _RUNTIMES = ("torch", "simulation", "onnx", "htp")
 _STREAMED = ("magnitude", "random", "activation", "taylor", "fisher", "diff_pruning", "obs_diff")
+_STREAMED_RULES = ("weights", "bk_sdm", "koala", "laptop")
 _CHIPS = ("8gen2", "8gen3", "8elite", "8elite_gen5")
 _MODULES = {"eval": "evaluate", "sweep-server": "sweep_server", "deploy-front": "deploy_front"}
 _RECIPES = ("run", "sweep", "deploy-front")  # take any field of a recipe as a flag, and go on after Ctrl-C
@@ -210,6 +211,11 @@ def _add_bench(command: Command) -> None:
         choices=_STREAMED,
         default="magnitude",
         help="what decides; all but the first two let 8 samples of 512 px through: many minutes (default: magnitude)",
+    )
+    surgery.add_argument(
+        "--layer-rule",
+        choices=_STREAMED_RULES,
+        help="what decides on whole layers; laptop lets samples through once a layer (default: by the weights)",
     )
     quantize = subject("quantize", "Take DreamLite's U-Net through W8A16 to a context binary of the HTP.")
     quantize.add_argument(

@@ -12,7 +12,8 @@ Hardware
 Time
     51 s on a processor with 2 cores, where reading the file takes 0.65 s; peak memory 2.0 GB (`pocketdiff bench surgery
     --json`). Asked for are 2.5 times reading plus 60 s, and 4 GB. Calibrated, by 8 samples of 512 px, taylor and the
-    weights' own layers: 19 min and 7.5 GB, on a processor without AMX.
+    weights' own layers: 19 min and 7.5 GB, on a processor without AMX; the dearest, obs_diff with laptop's layers
+    (60 forwards, each with one layer skipped): 43 min and 7.4 GB, of 14 that are asked for, beside another job.
 
 Expected
     unet/ with exactly 389,968,388 parameters, which stock `diffusers.DreamLiteUNetModel` loads, and provenance.json. It

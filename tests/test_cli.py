@@ -30,7 +30,7 @@ FLAGS = {
     "eval": ["--device", "--json", "--n", "--runtime", "--seed", "--steps", "--suite", "checkpoint"],
     "generate": ["--device", "--image", "--output", "--runtime", "--seed", "-n", "-o", "checkpoint", "prompt"],
     "report": ["--out", "--publish", "run"],
-    "bench surgery": ["--criterion", "--dtype", "--json", "--scale", "--shards", "--work"],
+    "bench surgery": ["--criterion", "--dtype", "--json", "--layer-rule", "--scale", "--shards", "--work"],
     "bench quantize": ["--emulate", "--json", "--px", "--scale", "--soc", "--work"],
     "plan": [
         *("--chip", "--json", "--latency-ms", "--latent", "--macs-g", "--parameters-m", "--size-mb", "--steps"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.config.stream import CRITERIA as WEIGHT_CRITERIA
+from compress.config.stream import LAYER_RULES as WEIGHT_LAYER_RULES
 from compress.errors import UserError
 
 _BUFFER = 16 << 20
@@ -32,7 +33,7 @@ class Surgery:
     peak_rss_gb: float
 
 
-def surgery(work: Path, scale: str, dtype: str, shards: int, criterion: str) -> Surgery:
+def surgery(work: Path, scale: str, dtype: str, shards: int, criterion: str, layer_rule: str | None = None) -> Surgery:
     """`pocketdiff run dreamlite_sdxl --until prune` on a teacher of random weights, which is written into `work`."""
     from compress.pruning.stream.files import open_checkpoint
     from compress.pruning.stream.noise import SCALES, write_teacher
@@ -45,7 +46,9 @@ def surgery(work: Path, scale: str, dtype: str, shards: int, criterion: str) -> 
     read_s = read(files)
     arguments = ["run", "dreamlite_sdxl", "--until", "prune", "--runs", str(work / "runs"), "--device", "cpu"]
     arguments += ["--teacher.path", str(teacher), "--prune.criterion", criterion, *_STUDENTS[scale]]
-    if criterion not in WEIGHT_CRITERIA:
+    if layer_rule is not None:
+        arguments += ["--prune.layer_rule", layer_rule]
+    if criterion not in WEIGHT_CRITERIA or layer_rule not in (None, *WEIGHT_LAYER_RULES):
         write_random_samples(teacher, SCALES[scale](), _SAMPLES, side=64 if scale == "full" else 16)
         arguments += ["--prune.calibrated", "true", "--prune.calibration_samples", str(_SAMPLES)]
     began = time.monotonic()

@@ -29,7 +29,7 @@ def _surgery(work: Path, options: argparse.Namespace) -> tuple[dict, str]:
 
     if options.shards < 1:
         raise UserError.of(f"shards is {options.shards}", "--shards", "Give 1 or more.")
-    found = surgery(work, options.scale, options.dtype, options.shards, options.criterion)
+    found = surgery(work, options.scale, options.dtype, options.shards, options.criterion, options.layer_rule)
     words = (
         f"{found.parameters:,} parameters in {found.wall_s:.1f} s with {found.peak_rss_gb:.2f} GB of memory; "
         f"reading the teacher's file takes {found.read_s:.1f} s"

@@ -10,7 +10,7 @@ from diffusers import DreamLiteUNetModel, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from compress import cli
-from compress.config.stream import CALIBRATED_CRITERIA, CRITERIA, DTYPES, StreamConfig
+from compress.config.stream import CALIBRATED_CRITERIA, CALIBRATED_LAYER_RULES, CRITERIA, DTYPES, StreamConfig
 from compress.errors import UserError
 from compress.pruning.evolution import rehouse
 from compress.pruning.stream import saliency, writer
@@ -225,6 +225,7 @@ def test_the_goal_at_full_size_is_the_published_student():
     assert StreamConfig().goal(sdxl_full()) == dreamlite_full()
     assert CRITERIA == saliency.CRITERIA and tuple(writer.DTYPES) == DTYPES
     assert cli._STREAMED == CALIBRATED_CRITERIA
+    assert cli._STREAMED_RULES == CALIBRATED_LAYER_RULES
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,10 @@ def test_the_operators_lead_through_the_published_compute():
 
 
 @pytest.mark.slow
-def test_the_bench_prints_one_line_of_what_it_measured():
+@pytest.mark.parametrize("options", [[], ["--criterion", "taylor", "--layer-rule", "laptop"]], ids=["weights", "data"])
+def test_the_bench_prints_one_line_of_what_it_measured(options):
     command = [sys.executable, "-m", "compress.cli", "bench", "surgery", "--json", "--scale", "small", "--shards", "2"]
-    child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # its memory, not that of the tests
+    child = subprocess.run([*command, *options], stdout=subprocess.PIPE, text=True, check=True)  # its memory alone
     (line,) = child.stdout.splitlines()
     found = json.loads(line)
     assert set(found) == {"parameters", "wall_s", "read_s", "peak_rss_gb"}
