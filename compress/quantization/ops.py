@@ -74,7 +74,7 @@ class Permute(nn.Module):
 
 
 class ScaleChannels(nn.Module):
-    """x * weight over (b, c, h * w) with one constant per channel; weight is (1, c, 1)."""
+    """x * weight, one constant a channel: weight is (1, c, 1) over (b, c, h * w), (1, c, 1, 1) over (b, c, h, w)."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class ScaleChannels(nn.Module):
 
 
 class ShiftChannels(nn.Module):
-    """x + shift over (b, c, h * w) with one constant per channel; shift is (1, c, 1)."""
+    """x + shift, one constant a channel: shift is (1, c, 1) over (b, c, h * w), (1, c, 1, 1) over (b, c, h, w)."""
 
     def __init__(self, shift: Tensor) -> None:
         super().__init__()

@@ -29,9 +29,11 @@ def small_unet(seed: int = 0) -> Any:
     return unet
 
 
-def condition(rows: int, edit: bool = False, padded: bool = True) -> Condition:
+def condition(
+    rows: int, edit: bool = False, padded: bool = True, panel_chw: tuple[int, int, int] = (4, 8, 8)
+) -> Condition:
     """Random texts, of which every row but the first has a few padded tokens."""
-    source = torch.randn(rows, 4, 8, 8) if edit else None
+    source = torch.randn(rows, *panel_chw) if edit else None
     mask_bt = (torch.arange(32) < 32 - 5 * torch.arange(rows)[:, None]).float() if padded else None
     return Condition(
         torch.randn(rows, 32, 32), mask_bt=mask_bt, size_b2=torch.full((rows, 2), 64.0), source_bchw=source
@@ -40,9 +42,11 @@ def condition(rows: int, edit: bool = False, padded: bool = True) -> Condition:
 
 def random_inputs(spec: IoSpec, rows: int, seed: int) -> NetworkInputs:
     torch.manual_seed(seed)
+    channels, height, columns = spec.latent_chw
+    panel_chw = (channels, height, columns // 2)
     parts = [
-        network_inputs(spec, torch.randn(rows, 4, 8, 8), torch.rand(rows) * 0.98 + 0.01, told)
-        for told in (condition(rows, edit, padded=spec.text_bias) for edit in (False, True))
+        network_inputs(spec, torch.randn(rows, *panel_chw), torch.rand(rows) * 0.98 + 0.01, told)
+        for told in (condition(rows, edit, spec.text_bias, panel_chw) for edit in (False, True))
     ]
     return NetworkInputs.cat(parts)
 

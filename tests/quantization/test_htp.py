@@ -7,17 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from compress.errors import UserError
 from compress.quantization import htp
+from compress.quantization.aimet import Simulation
+from compress.quantization.graph import behind_sinusoids
 from compress.quantization.htp import HtpTarget
 from compress.quantization.htp_context import compile_context, compile_shared
 from compress.quantization.onnx_writer import write_onnx
 from compress.quantization.parity import sqnr_db
 from compress.quantization.passes import htp_graph
 from compress.quantization.residency import nodes_on_htp_percent, read_residency
+from compress.quantization.rules import load_rules
 from compress.quantization.runtime import EmulatedUNet
-from tests.quantization.conftest import Quantized
+from tests.quantization.conftest import Quantized, random_inputs
 
 
 def test_the_default_is_snapdragon_8_gen_3() -> None:
@@ -63,8 +67,25 @@ def test_compiled_and_emulated(quantized: Quantized, tmp_path: Path) -> None:
     moved.mkdir()
     for file in (compiled.binary, compiled.wrapper):
         file.rename(moved / file.name)
-    emulated = EmulatedUNet(moved / compiled.wrapper.name, quantized.spec).forward(quantized.inputs)
+    emulated = EmulatedUNet(moved / compiled.wrapper.name, quantized.spec, sessions=2).forward(quantized.inputs)
     assert sqnr_db(quantized.simulated, emulated) >= 55
+
+
+@pytest.mark.slow
+def test_a_network_of_large_maps_compiled_and_emulated(quantized: Quantized, tmp_path: Path) -> None:
+    """Its first stage is above LEAST_MAP, the others below: both forms of norms and SiLU in one binary."""
+    pytest.importorskip("onnxruntime_qnn", reason="the wheel does not exist for this platform")
+    spec = replace(quantized.spec, latent_chw=(4, 16, 32))
+    simulation = Simulation(htp_graph(quantized.unet, spec), load_rules(75))
+    inputs = random_inputs(spec, 2, seed=1)
+    expected = behind_sinusoids(quantized.unet)(*inputs.tensors())
+    torch.testing.assert_close(simulation.float_graph(*inputs.tensors()), expected, atol=1e-5, rtol=0)
+    simulation.calibrate(inputs, headroom_ratio=1.1)
+    write_onnx(simulation.float_graph, simulation.encodings(), tmp_path / "model.onnx")
+    compiled = compile_context(tmp_path / "model.onnx", tmp_path, HtpTarget())
+    residency = read_residency(compiled.graph_json)
+    assert residency.float_ops == residency.unrequested_converts == ()
+    assert sqnr_db(simulation(inputs[:1]), EmulatedUNet(compiled.wrapper, spec).forward(inputs[:1])) >= 55
 
 
 @pytest.mark.slow
@@ -83,7 +104,8 @@ def test_a_node_without_an_htp_form_stops_the_compiler(tmp_path: Path) -> None:
 def test_two_resolutions_share_their_weights_in_one_binary(quantized: Quantized, tmp_path: Path) -> None:
     """The binary is little larger than one network's, and has for either the graph of a binary of its own."""
     pytest.importorskip("onnxruntime_qnn", reason="the wheel does not exist for this platform")
-    large = replace(quantized.spec, latent_chw=(4, 16, 32))
+    # Both below LEAST_MAP: the same operators, with the same names
+    large = replace(quantized.spec, latent_chw=(4, 16, 24))
     graphs = {"unet_64px": quantized.graph, "unet_128px": htp_graph(quantized.unet, large)}
     models = {name: tmp_path / f"{name}.onnx" for name in graphs}
     for name, graph in graphs.items():

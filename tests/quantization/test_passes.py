@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from compress.errors import UserError
 from compress.quantization import ops
-from compress.quantization.graph import UNetBehindSinusoids, export_unet, module_of, placeholders
+from compress.quantization.graph import UNetBehindSinusoids, export_unet, module_of, placeholders, shape_of
 from compress.quantization.host import IoSpec
 from compress.quantization.lowering import lower
 from compress.quantization.passes import ATEN_PASSES, MODULE_PASSES, htp_graph
@@ -30,9 +30,9 @@ SDPA = torch.ops.aten.scaled_dot_product_attention.default
 
 
 class Gated(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, width: int = 6) -> None:
         super().__init__()
-        self.both = nn.Linear(6, 10)
+        self.both = nn.Linear(width, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.both(x).chunk(2, dim=-1)
@@ -122,7 +122,7 @@ class ManyHeads(nn.Module):
         return heads.transpose(1, 2).reshape(x.shape[0], -1, 12)
 
 
-MAP, TOKENS = (2, 8, 4, 6), (2, 5, 12)
+MAP, LARGE_MAP, TOKENS = (2, 8, 4, 6), (2, 8, 16, 32), (2, 5, 12)
 MODULE_CASES = [
     (split_geglu, Gated(), (2, 3, 6), 1, nn.Identity),
     (fold_attention, MultiQuery(norms=True), TOKENS, 1, ops.Attention),
@@ -132,7 +132,10 @@ MODULE_CASES = [
     (expand_group_norm, NormThenSilu(), MAP, 1, nn.GroupNorm),
     (expand_group_norm, NormThenLinear(), MAP, 1, nn.GroupNorm),
     (share_silu, SiluTwice(), MAP, 1, None),
+    (expand_group_norm, NormThenSilu(), LARGE_MAP, 1, nn.GroupNorm),
+    (expand_group_norm, NormThenLinear(), LARGE_MAP, 1, nn.GroupNorm),
     (expand_silu, NormThenSilu(), MAP, 1, nn.SiLU),
+    (expand_silu, NormThenSilu(), LARGE_MAP, 1, nn.SiLU),
     (expand_silu, SiluTwice(), TOKENS, 2, nn.SiLU),
     (merge_reshapes, Chain(), (2, 6, 4), 4, None),
 ]
@@ -164,6 +167,16 @@ def test_a_module_pass_is_exact(
     assert rewrite(lowered) == 0 or rewrite is expand_silu
 
 
+@pytest.mark.parametrize("shape, dims", [(MAP, 3), (LARGE_MAP, 4)])
+def test_large_maps_keep_their_dimensions(shape: tuple[int, ...], dims: int) -> None:
+    """What the compiler is slow over (large flat maps) and wrong on (small maps) never reaches it."""
+    lowered = lower(exported(NormThenSilu(), shape))
+    assert expand_group_norm(lowered) == expand_silu(lowered) == 1
+    pointwise = (ops.ScaleChannels, ops.ShiftChannels, nn.Sigmoid, ops.Multiply)
+    found = [shape_of(node) for node in lowered.graph.nodes if isinstance(module_of(node), pointwise)]
+    assert [len(shape) for shape in found] == [dims] * 4
+
+
 @pytest.mark.parametrize("rewrite, module", [(drop_noops, Noops()), (fuse_rms_norm, RootMeanSquare())])
 def test_an_aten_pass_is_exact(rewrite: Callable[[fx.GraphModule], int], module: nn.Module) -> None:
     traced = exported(module, (2, 4, 6))
@@ -177,6 +190,7 @@ def test_an_aten_pass_is_exact(rewrite: Callable[[fx.GraphModule], int], module:
 
 @pytest.mark.slow
 def test_the_whole_student_stays_the_same_pass_by_pass(unet: Any, spec: IoSpec) -> None:
+    spec = replace(spec, latent_chw=(4, 16, 32))  # large maps and small ones
     inputs = random_inputs(spec, 1, seed=3).tensors()
     expected = UNetBehindSinusoids(unet)(*inputs)
     traced = export_unet(unet, spec)

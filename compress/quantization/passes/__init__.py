@@ -22,6 +22,7 @@ from compress.quantization.passes.reshapes import merge_reshapes
 from compress.quantization.passes.rms_norm import fuse_rms_norm
 from compress.quantization.passes.silu import expand_silu, share_silu
 from compress.quantization.passes.text_bias import take_text_bias
+from compress.quantization.passes.token_maps import keep_token_maps
 
 Pass = Callable[[fx.GraphModule], int]
 
@@ -30,6 +31,7 @@ MODULE_PASSES: tuple[Pass, ...] = (
     split_geglu,
     fold_attention,
     fold_norm_affine,
+    keep_token_maps,
     expand_group_norm,
     share_silu,
     expand_silu,
