@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from compress.benchmarks.meter import Cost, Steps
 from compress.errors import UserError
-from compress.quantization.aimet import Simulation
+from compress.quantization.aimet import Simulation, register_ops
 from compress.quantization.compile_memory import check_memory
 from compress.quantization.graph import behind_sinusoids
 from compress.quantization.grids import with_equal_weights
@@ -38,7 +38,8 @@ from teachers.base import Condition
 
 TOKENS, PADDED_TOKENS = 77, 20
 PX_A_LATENT = 8  # of the autoencoder
-TO_BINARY = ("graph", "simulator", "calibrate", "write", "compile")  # the steps from a float network to its binary
+# The steps from a float network to its binary
+TO_BINARY = ("import_aimet", "graph", "simulator", "calibrate", "write", "compile")
 
 
 def dreamlite_small() -> StudentSpec:
@@ -55,7 +56,7 @@ class Quantization:
     """Figures of one network, or of the same at several sizes in one binary: the worst of them, float operators and
     conversions of all. `steps` say what each step cost, `to_binary` what those of TO_BINARY cost together.
 
-    The simulator's construction and its calibration contain one float forward each; `float_forward` is one by itself.
+    The calibration contains one float forward; `float_forward` is one by itself.
     """
 
     px: tuple[int, ...]
@@ -118,6 +119,8 @@ def quantization(
     target = HtpTarget(CHIPS[soc])
     qnn_provider()  # before any work: the wheel does not exist everywhere
     steps = Steps()
+    with steps.step("import_aimet"):
+        register_ops()
     sizes, parameters = _write(work, spec, px, target, steps, progress)
     gc.collect()  # the compiler gets the memory
     predicted_gb = sum(check_memory(size.model) or 0.0 for size in sizes)

@@ -39,6 +39,7 @@ class QuantizeConfig(StageConfig):
 
     kind: ClassVar[str] = "quantize"
     runner: ClassVar[str] = "compress.stages.quantize:run"
+    code_version: ClassVar[int] = 3
 
     name: str = "quantize"
     generations: int = 32

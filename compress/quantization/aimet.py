@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor, fx, nn
 from compress.quantization import ops
 from compress.quantization.grids import Encoding, Encodings, GridKind, class_name, kind_of, tied_groups
 from compress.quantization.host import Inputs
+from compress.quantization.observe import observe_activations, observe_parameter
 from compress.quantization.ranges import MIN_MAX, Ranges, sequential_mse
 from compress.quantization.rules import HtpRules
 
@@ -42,7 +42,7 @@ class Simulation:
     def __init__(
         self, graph_module: fx.GraphModule, rules: HtpRules, wide: Collection[str] = (), ranges: Ranges = MIN_MAX
     ) -> None:
-        _register_ops()
+        register_ops()
         from aimet_torch.nn import QuantizationMixin
 
         self.float_graph, self.ranges = graph_module, ranges
@@ -82,25 +82,17 @@ class Simulation:
 
     @torch.no_grad()
     def calibrate(self, inputs: Inputs, batch_size: int = 16, headroom_ratio: float = 1.0) -> int:
-        """Lets AIMET observe weights and activations; returns how many layers the accumulator guard changed.
+        """Shows AIMET weights and float activations; returns how many layers the accumulator guard changed.
 
         `headroom_ratio` widens the observed activation ranges: the HTP's fused operators do not clip every inner
         tensor, so that a value outside its range is where emulator and simulation part.
         """
         for _, parameter, quantizer in self._parameter_quantizers():
-            with quantizer.compute_encodings():
-                quantizer(parameter)
+            observe_parameter(parameter, quantizer)
         if self.ranges.weights == "seq_mse":
             sequential_mse(self, inputs)
-        observers = {id(quantizer): quantizer for quantizer in self.grids.values()}
-        with ExitStack() as observing:
-            for quantizer in observers.values():
-                observing.enter_context(quantizer.compute_encodings())
-            for start in range(0, len(inputs), batch_size):
-                self(inputs[start : start + batch_size])
-        for quantizer in observers.values():
-            if quantizer.is_overwrite_allowed():
-                quantizer.set_range(quantizer.get_min() * headroom_ratio, quantizer.get_max() * headroom_ratio)
+        batches = (inputs[start : start + batch_size].tensors() for start in range(0, len(inputs), batch_size))
+        observe_activations(self.float_graph, self.grids, batches, headroom_ratio)
         return self._guard_accumulators()
 
     def _guard_accumulators(self) -> int:
@@ -209,8 +201,8 @@ def _plain(value: Tensor) -> Tensor:
     return value.as_subclass(Tensor)
 
 
-def _register_ops() -> None:
-    """Tells AIMET how the modules of `ops` are quantized: parameters first, then the result."""
+def register_ops() -> None:
+    """Tells AIMET, which it imports first, how the modules of `ops` are quantized: parameters, then the result."""
     from aimet_torch.nn import QuantizationMixin
 
     kinds: tuple[type[nn.Module], ...] = (

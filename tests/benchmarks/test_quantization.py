@@ -32,7 +32,7 @@ def test_two_sizes_share_one_binary(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["px"] == [32, 64] and found["nodes_on_htp_percent"] == 100.0
     assert found["float_ops"] == found["unrequested_converts"] == 0
     assert 8 < found["binary_mb"] < 12  # 8.6 M weights once; each by itself takes about 9.5 MB
-    assert {f"{name} {px} px" for name in TO_BINARY for px in (32, 64)} <= found["steps"].keys()
+    assert {f"{name} {px} px" for name in TO_BINARY[1:] for px in (32, 64)} <= found["steps"].keys()
 
 
 def test_several_sizes_cannot_be_emulated(capsys: pytest.CaptureFixture[str]) -> None:
