@@ -13,14 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.memory import peak_rss_gb
 from compress.quantization.htp import HtpTarget, session
 
 
 def compile_here(models: Mapping[str, str], folder: Path, target: HtpTarget) -> dict[str, Any]:
     """Writes <model>.onnx, its binary and dump-<model>/ with QNN's account of the graph into `folder`; seconds of every
     model and GB of this process. Several models share their weights in one binary."""
-    import psutil
-
     compile_s: dict[str, float] = {}
     sessions = []  # sharing ends with the first one that is closed
     for number, (name, model) in enumerate(models.items(), start=1):
@@ -40,15 +39,7 @@ def compile_here(models: Mapping[str, str], folder: Path, target: HtpTarget) -> 
                 options["ep__stop_share_ep_contexts"] = "1"
         sessions.append(session(Path(model), target, **options))
         compile_s[name] = time.perf_counter() - start
-    memory = psutil.Process().memory_info()
-    peak = getattr(memory, "peak_wset", None) or _peak_rss_bytes()
-    return {"compile_s": compile_s, "peak_rss_gb": peak / 1e9}
-
-
-def _peak_rss_bytes() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"compile_s": compile_s, "peak_rss_gb": peak_rss_gb()}
 
 
 if __name__ == "__main__":

@@ -33,18 +33,22 @@ WIDTHS = ((64, 128, 192), (128, 256, 384), (192, 384, 640))
 SIZES_PX = (128, 256, 512)
 
 
-def peak(spec: StudentSpec, px: int) -> tuple[Load, float]:
-    """What the network holds, and the compiler's peak in GB."""
+def written(spec: StudentSpec, px: int, folder: Path) -> Path:
+    """The QDQ file of a random network of this spec for pairs of `px`, calibrated on one call."""
     unet = network(spec)
     io_spec = IoSpec.of_unet(dict(unet.config), (px // PX_A_LATENT,) * 2, TOKENS, text_bias=True)
     simulation = Simulation(htp_graph(unet, io_spec), load_rules(75))
     simulation.calibrate(inputs(io_spec, seed=1), batch_size=1, headroom_ratio=1.1)
+    write_onnx(simulation.float_graph, simulation.encodings(), folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def peak(spec: StudentSpec, px: int) -> tuple[Load, float]:
+    """What the network holds, and the compiler's peak in GB."""
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model.onnx"
-        write_onnx(simulation.float_graph, simulation.encodings(), model)
+        model = written(spec, px, Path(folder))
         load = load_of(model)
         assert load is not None
-        del unet, simulation
         return load, compile_context(model, Path(folder), HtpTarget()).peak_rss_gb
 
 
