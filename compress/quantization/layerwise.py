@@ -25,6 +25,7 @@ from compress.quantization.grids import Encodings
 from compress.quantization.host import HostDenoiser, NetworkInputs
 from compress.quantization.htp import HtpTarget, session
 from compress.quantization.htp_context import compile_context
+from compress.quantization.kept import Kept
 from compress.quantization.onnx_writer import write_onnx
 from compress.quantization.ops import NetworkInput, Permute, Requantize, Reshape
 from compress.quantization.parity import sqnr_db
@@ -77,19 +78,26 @@ def cut(graph_module: fx.GraphModule, name: str) -> fx.GraphModule:
 
 
 class Prober:
-    """Compiles cuts of one quantized network and measures them on one batch of inputs."""
+    """Compiles cuts of one quantized network and measures them on one batch of inputs.
+
+    What was measured is kept in `work`, for a prober of the same network that goes on there.
+    """
 
     def __init__(
         self, simulation: Simulation, encodings: Encodings, inputs: NetworkInputs, target: HtpTarget, work: Path
     ) -> None:
         self.graph, self.encodings, self.inputs = simulation.float_graph, encodings, inputs
-        self.target, self.work = target, work
+        self.target, self.work, self.kept = target, work, Kept(work / "layers")
         self.nodes = {node.name: node for node in self.graph.graph.nodes}
         self.simulated = simulated_values(simulation, inputs, layer_names(self.graph))
 
     def measure(self, name: str) -> LayerParity:
         """The parity behind layer `name`. RuntimeError where the compiler refuses the cut."""
         node = self.nodes[name]
+        found = float(self.kept.tensor(name, lambda: torch.tensor(self._sqnr_db(name), dtype=torch.float64)))
+        return LayerParity(name, origin(node), type(module_of(node)).__name__, found)
+
+    def _sqnr_db(self, name: str) -> float:
         self.work.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="cut-", dir=self.work) as folder:
             model = Path(folder) / "cut.onnx"
@@ -97,8 +105,7 @@ class Prober:
             compiled = compile_context(model, Path(folder), self.target)
             emulated = SessionRunner(session(compiled.wrapper, self.target))(self.inputs)
         expected = self.simulated[name]
-        found = sqnr_db(expected, emulated.reshape(expected.shape))
-        return LayerParity(name, origin(node), type(module_of(node)).__name__, found)
+        return sqnr_db(expected, emulated.reshape(expected.shape))
 
     def table(self, names: Iterable[str], progress: Progress | None = None) -> list[LayerParity]:
         """The parity behind each of these layers."""

@@ -7,8 +7,10 @@ leave: unet/, quantized/ (model.onnx, encodings.json, io_spec.json) and unet_<so
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from compress.errors import UserError
 from compress.quantization.host import HostDenoiser, Inputs, IoSpec
+from compress.quantization.kept import Kept
 
 QUANTIZED = "quantized"  # folder of an artefact
 ROUNDED = "rounded.safetensors"  # in it
@@ -27,12 +30,16 @@ RUNTIMES = ("torch", "simulation", "onnx", "htp")
 
 
 class SessionRunner:
-    """Feeds onnxruntime sessions of batch 1 row by row, one thread a session; `after_row`, if set, follows each row."""
+    """Feeds onnxruntime sessions of batch 1 row by row, one thread a session.
+
+    `after_row`, if set, follows each row; with `kept` a row that was answered before is not computed again.
+    """
 
     def __init__(self, *sessions: Any) -> None:
         self.sessions = sessions
         self.names = [value.name for value in sessions[0].get_inputs()]
         self.after_row: Callable[[], None] | None = None
+        self.kept: Kept | None = None
         self._lock = Lock()
 
     def __call__(self, inputs: Inputs) -> Tensor:
@@ -46,13 +53,29 @@ class SessionRunner:
     def _run(self, session: Any, inputs: Inputs, rows: range) -> list[Tensor]:
         results = []
         for row in rows:
-            given = inputs[row : row + 1].named()
-            (result,) = session.run(None, {name: np.ascontiguousarray(given[name]) for name in self.names})
-            results.append(torch.from_numpy(np.array(result)))  # copied: the array may die with the session
+            named = inputs[row : row + 1].named()
+            given = {name: np.ascontiguousarray(named[name]) for name in self.names}
+            if self.kept is None:
+                results.append(_answer(session, given))
+            else:
+                results.append(self.kept.tensor(_digest(given), partial(_answer, session, given)))
             if self.after_row is not None:
                 with self._lock:
                     self.after_row()
         return results
+
+
+def _answer(session: Any, given: dict[str, np.ndarray]) -> Tensor:
+    (result,) = session.run(None, given)
+    return torch.from_numpy(np.array(result))  # copied: the array may die with the session
+
+
+def _digest(given: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, values in given.items():
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 class OnnxUNet(HostDenoiser):

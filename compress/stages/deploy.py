@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from compress.artifact import CARD, load_card
@@ -31,6 +32,7 @@ from compress.quantization.halves import deploy_halves, has_halves, with_runtime
 from compress.quantization.host import HostDenoiser, IoSpec
 from compress.quantization.htp import HtpTarget, qnn_provider
 from compress.quantization.htp_context import Compiled, compile_context
+from compress.quantization.kept import Kept
 from compress.quantization.layerwise import Layers
 from compress.quantization.parity import answers, trajectory_parity
 from compress.quantization.residency import nodes_on_htp_percent, read_residency
@@ -41,6 +43,7 @@ from students.system import DiffusionSystem, to_tensor
 
 SCORES = ("t2i", "edit", "overall")
 PARITY_PICTURES, PARITY_SEED = 4, 5171  # no other stage draws from it
+SEVERAL_BELOW_MB = 100  # every session of the emulator holds the network by itself
 
 
 def run(config: DeployConfig, ctx: StageContext) -> StageResult:
@@ -59,7 +62,7 @@ def run(config: DeployConfig, ctx: StageContext) -> StageResult:
     system = DiffusionSystem.load(ctx.parent)
     unet: Any = system.unet
     spec = IoSpec.load(quantized / "io_spec.json")
-    emulated = EmulatedUNet(compiled.wrapper, spec, config.soc_model)
+    emulated = EmulatedUNet(compiled.wrapper, spec, config.soc_model, sessions(compiled.binary))
     simulated = simulated_unet(unet, quantized, target.arch)
     onnx = OnnxUNet(quantized / "model.onnx", spec)
     forms = {"float": float_unet(unet, spec), "aimet": simulated, "onnx": onnx, "htp": emulated}
@@ -75,9 +78,11 @@ def run(config: DeployConfig, ctx: StageContext) -> StageResult:
         metrics |= {name: metrics.get(name, 0) + value for name, value in halves.items()}
     metrics |= write_bundle(ctx.out, system, target, ctx.out / BUNDLE)
     if config.eval_images:
+        emulated.runner.kept = Kept(ctx.work / "emulated")  # an hour's work: what a killed attempt did is found again
         wholes = {
             "htp": (with_runtime(system, ctx.out, "htp"), emulated),
             "aimet": (with_runtime(system, ctx.out, "simulation", target.arch), simulated),
+            "float": (system, forms["float"]),
         }
         metrics |= picture_parity(wholes, config.eval_images, ctx.progress)
     metrics |= deployed_scores(ctx.parent, metrics)
@@ -93,6 +98,11 @@ def quantized_folder(parent: Path) -> Path:
             f"there is no {QUANTIZED}/model.onnx", str(parent), "Stage deploy follows stage quantize; put it before."
         )
     return folder
+
+
+def sessions(binary: Path) -> int:
+    """How many emulators run side by side: as many as torch has threads, but one where the network is large."""
+    return torch.get_num_threads() if binary.stat().st_size < SEVERAL_BELOW_MB * 1e6 else 1
 
 
 def residency_metrics(compiled: Compiled) -> dict[str, float]:
