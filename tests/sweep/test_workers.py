@@ -57,22 +57,31 @@ def begun(logs: Path) -> int:
     return sum(path.read_text().count("\ntrial: 2 stages") for path in logs.glob("*.log"))
 
 
+def ended(process: psutil.Process) -> bool:
+    """Whether it has ended by itself or by a signal, be it noticed by its parent or not."""
+    try:
+        return process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return True
+
+
 def kill_at_random(process: subprocess.Popen[str], logs: Path, kills: int) -> int:
-    """Kills workers, each some moment after another trial has begun; how many there were to kill."""
-    draw, before, killed = random.Random(7), 0, 0
+    """Kills workers, each once and some moment after another trial has begun; how many there were to kill."""
+    draw, before, killed = random.Random(7), 0, set()
     deadline_s = time.monotonic() + PATIENCE_S
-    while killed < kills and process.poll() is None and time.monotonic() < deadline_s:
+    while len(killed) < kills and process.poll() is None and time.monotonic() < deadline_s:
         if begun(logs) <= before:
             time.sleep(0.05)
             continue
         time.sleep(draw.uniform(0.0, 1.5))
         children = psutil.Process(process.pid).children()
-        workers = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]  # killed, not yet noticed
+        workers = [child for child in children if child.pid not in killed and not ended(child)]
         if workers:
             before = begun(logs)
-            draw.choice(workers).send_signal(signal.SIGKILL)
-            killed += 1
-    return killed
+            victim = draw.choice(workers)
+            victim.send_signal(signal.SIGKILL)
+            killed.add(victim.pid)
+    return len(killed)
 
 
 def check_whole(folder: Path, study: optuna.Study, trials: int) -> None:
@@ -102,7 +111,7 @@ def journal() -> Iterator[str | None]:
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", [journal, server])
 def test_ten_kills_lose_and_double_nothing(tmp_path: Path, storage: object) -> None:
-    trials = 14
+    trials = 24  # more than are done before the last kill
     write_recipe(tmp_path, steps=4, nap_s=0.15)
     with storage() as url:  # type: ignore[operator]
         where = [] if url is None else ["--storage", url]
