@@ -56,10 +56,10 @@ def run(config: ToyConfig, ctx: StageContext) -> StageResult:
     for update in range(done, config.steps):
         x = 0.9 * x + torch.randn(config.width, generator=torch.Generator().manual_seed(1000 * config.seed + update))
         time.sleep(config.step_s)
-        save_file({"x": x, "done": torch.tensor(update + 1)}, checkpoint.with_suffix(".part"))
-        os.replace(checkpoint.with_suffix(".part"), checkpoint)
         with log.open("a") as file:
             file.write(f"{update},{os.getpid()}\n")
+        save_file({"x": x, "done": torch.tensor(update + 1)}, checkpoint.with_suffix(".part"))
+        os.replace(checkpoint.with_suffix(".part"), checkpoint)
         ctx.progress.advance(1, loss=float(x.norm()))
     save_file({"x": x}, ctx.out / "weights.safetensors")
     (ctx.out / "nested").mkdir()
