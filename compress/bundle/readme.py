@@ -53,7 +53,10 @@ sha256sum -c SHA256SUMS
 pocketdiff generate . "a red circle" --runtime htp -o circle.png       the emulator of the HTP (Linux on x86-64)
 pocketdiff generate . "a red circle" --runtime onnx -o circle.png      the same integers by onnxruntime, anywhere
 pocketdiff generate . "make the red circle blue" --image circle.png --runtime htp -o blue.png
-```"""
+```
+
+Programs that run the quantized ONNX files by onnxruntime should set `session.qdq_matmulnbits_accuracy_level` to
+`1` (`SessionOptions.add_session_config_entry`): by default some processors round 16-bit activations to 8 bits."""
 
 
 def _calls(description: dict[str, Any], sampling: SamplingDefaults) -> str:

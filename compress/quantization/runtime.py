@@ -24,6 +24,9 @@ from compress.errors import UserError
 from compress.quantization.host import HostDenoiser, Inputs, IoSpec
 from compress.quantization.kept import Kept
 
+# onnxruntime fuses MatMuls behind 8-bit weights (its pull request 27614) and then rounds their activations to 8 bits
+# if a processor has a kernel for that: 59.5 dB to the simulation instead of 68 on one with AVX2 alone. Level 1: float.
+FLOAT_ACTIVATIONS = ("session.qdq_matmulnbits_accuracy_level", "1")
 QUANTIZED = "quantized"  # folder of an artefact
 ROUNDED = "rounded.safetensors"  # in it
 RUNTIMES = ("torch", "simulation", "onnx", "htp")
@@ -97,6 +100,7 @@ def cpu_session(model: Path, threads: int | None = None, as_written: bool = Fals
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.add_session_config_entry(*FLOAT_ACTIVATIONS)
     if as_written:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

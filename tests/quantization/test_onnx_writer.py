@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -29,10 +28,7 @@ def path(quantized: Quantized, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_the_file_agrees_with_the_simulation(quantized: Quantized, path: Path) -> None:
     made = OnnxUNet(path, quantized.spec).forward(quantized.inputs)
-    found_db = sqnr_db(quantized.simulated, made)
-    assert found_db >= 55
-    if found_db < 65:  # four random networks had 67.5 to 70.1 on one processor; what others have is to be seen
-        warnings.warn(f"the file agrees with the simulation to {found_db:.1f} dB", stacklevel=1)
+    assert sqnr_db(quantized.simulated, made) >= 65
 
 
 def test_every_operator_lies_between_grids(path: Path) -> None:

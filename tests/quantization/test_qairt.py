@@ -90,8 +90,7 @@ def test_float_file_and_encodings_alone_are_the_simulation(
     axes = {name: entry["axis"] for name, entry in entries(files, "2.0.0").items() if "axis" in entry}
     onnx.save(with_quantizers(model, found, axes), tmp_path / "quantized.onnx")
     made = SessionRunner(cpu_session(tmp_path / "quantized.onnx"))(quantized.inputs)
-    # The runtime rounds the weights too here, and ties fall either way: 68 dB on one processor, 59.5 on another
-    assert sqnr_db(quantized.simulated, made) >= 55
+    assert sqnr_db(quantized.simulated, made) >= 65
 
 
 def grid_of(entry: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
