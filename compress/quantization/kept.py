@@ -19,9 +19,13 @@ class Kept:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def has(self, name: str) -> bool:
+        """Whether something is kept under this name."""
+        return self._path(name).is_file()
+
     def tensor(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """What was kept under this name, or what `make` gives now. A name is letters, digits, "_" and "-"."""
-        path = self.folder / f"{name}.safetensors"
+        path = self._path(name)
         if path.is_file():
             return load_file(path)[_VALUE]
         made = make().contiguous()
@@ -30,3 +34,6 @@ class Kept:
         save_file({_VALUE: made}, temporary)
         os.replace(temporary, path)
         return made
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -107,16 +108,17 @@ class Prober:
         expected = self.simulated[name]
         return sqnr_db(expected, emulated.reshape(expected.shape))
 
-    def table(self, names: Iterable[str], progress: Progress | None = None) -> list[LayerParity]:
-        """The parity behind each of these layers."""
-        wanted, rows = list(names), []
+    def table(self, names: Iterable[str], progress: Progress | None = None, side_by_side: int = 1) -> list[LayerParity]:
+        """The parity behind each of these layers; `side_by_side` of them are compiled and emulated at a time."""
+        wanted = list(names)
+        missing = [name for name in wanted if not self.kept.has(name)]
         if progress:
-            progress.start(len(wanted), "layers", "emulator, layer by layer")
-        for name in wanted:
-            rows.append(self.measure(name))
-            if progress:
-                progress.advance(1)
-        return rows
+            progress.start(len(wanted), "layers", "emulator, layer by layer", done=len(wanted) - len(missing))
+        with ThreadPoolExecutor(side_by_side) as pool:
+            for _ in pool.map(self.measure, missing):
+                if progress:
+                    progress.advance(1)
+        return [self.measure(name) for name in wanted]
 
 
 @torch.no_grad()
@@ -173,12 +175,12 @@ class Layers:
         encodings = Encodings.load(self.quantized / "encodings.json")
         return Prober(simulation, encodings, inputs, self.target, self.work)
 
-    def table(self, which: str, progress: Progress) -> list[LayerParity]:
-        """Behind every block ("blocks"), every layer ("all"), or nothing ("none")."""
+    def table(self, which: str, progress: Progress, side_by_side: int = 1) -> list[LayerParity]:
+        """Behind every block ("blocks"), every layer ("all"), or nothing ("none"), several at a time."""
         if which == "none":
             return []
         names = block_ends(self.prober.graph) if which == "blocks" else layer_names(self.prober.graph)
-        return self.prober.table(names, progress)
+        return self.prober.table(names, progress, side_by_side)
 
     def where_they_part(self, least_db: float) -> str:
         """The first layer behind which they are further apart, in words."""

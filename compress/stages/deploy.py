@@ -71,7 +71,7 @@ def run(config: DeployConfig, ctx: StageContext) -> StageResult:
     ctx.progress.message(f"emulator agrees with the simulation to {metrics['htp_vs_aimet_sqnr_db']:.1f} dB")
     layers = Layers(simulated, quantized, target, ctx.work)
     check_parity(config, metrics, layers.where_they_part)
-    rows = [asdict(row) for row in layers.table(config.layers, ctx.progress)]
+    rows = [asdict(row) for row in layers.table(config.layers, ctx.progress, sessions(compiled.binary))]
     if has_halves(ctx.out):
         ctx.progress.message("compiling the autoencoder")
         halves = deploy_halves(system, held_out_pictures(config), ctx.out, target)

@@ -25,6 +25,7 @@ def test_a_result_is_made_once(tmp_path: Path) -> None:
     assert torch.equal(Kept(tmp_path / "deep" / "er").tensor("a", make), torch.arange(6.0).reshape(2, 3).T)
     Kept(tmp_path / "deep" / "er").tensor("b", make)
     assert len(made) == 2
+    assert [Kept(tmp_path / "deep" / "er").has(name) for name in "abc"] == [True, True, False]
 
 
 def test_infinity_is_kept_too(tmp_path: Path) -> None:

@@ -96,3 +96,6 @@ def test_a_grid_that_is_wrong_on_the_chip_alone_is_named(quantized: Quantized, t
     bad, good = found
     assert bad.name == wrong and good is not None and good.sqnr_db >= 50
     assert bad.origin and bad.kind
+    kept = names[: names.index(wrong) + 1]
+    table = prober.table(kept, side_by_side=2)
+    assert [row.name for row in table] == kept and [row.sqnr_db >= 40 for row in table[-2:]] == [True, False]
