@@ -2,7 +2,8 @@
 
 The compiler's peak is taken to be a constant plus so many bytes for every byte of weights and of activations. The
 coefficients fit eleven networks, from 0.28 GB (8 M parameters at 128 px) to DreamLite's own at 512 and 1024 px (3.35
-and 9.02 GB), within 10 % of each; without the largest they would say 7.3 GB for it.
+and 9.02 GB), within 10 % of each; without the largest they would say 7.3 GB for it. All were compiled for 8 Gen 3;
+DreamLite at 1024 px took 9.00 GB for 8 Gen 2 and 9.43 for 8 Elite.
 tests/benchmarks/compile_memory.py measures and fits them again.
 """
 
