@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from compress.cost import cost
 from compress.pruning.calibration import Noised, predictions, velocity_mse
@@ -95,11 +95,18 @@ def evolve(
     samples: Samples,
     bench: Bench,
     on_row: Callable[[Row, Draft], None] = lambda row, draft: None,
+    reference: Sequence[Tensor] | None = None,
 ) -> Evolution:
-    """Carries a frozen teacher through the plan's steps; `on_row` is called with every network as it is finished."""
+    """Carries a frozen teacher through the plan's steps; `on_row` is called with every network as it is finished.
+
+    Errors are against `reference`, velocities on the held-out batches; without one against the teacher's own.
+    """
     pooled_bd = samples.calibration[0].condition.pooled_bd
     draft = rehouse(teacher, None if pooled_bd is None else pooled_bd.shape[1])
-    walk = _Walk(teacher, plan, samples, bench, Ledger(draft.unet.state_dict()), on_row)
+    if reference is None:
+        reference = predictions(teacher, samples.held_out)
+    features = TeacherFeatures(teacher, samples.fitting)
+    walk = _Walk(plan, samples, bench, features, reference, Ledger(draft.unet.state_dict()), on_row)
     walk.row("teacher", "teacher", draft, time.perf_counter())
     for name in plan.steps:
         draft = walk.step(name, draft)
@@ -114,16 +121,16 @@ def evolve(
 class _Walk:
     def __init__(
         self,
-        teacher: nn.Module,
         plan: Plan,
         samples: Samples,
         bench: Bench,
+        features: TeacherFeatures,
+        reference: Sequence[Tensor],
         ledger: Ledger,
         on_row: Callable[[Row, Draft], None],
     ) -> None:
         self.plan, self.samples, self.bench, self.ledger, self.on_row = plan, samples, bench, ledger, on_row
-        self.reference = predictions(teacher, samples.held_out)
-        self.features = TeacherFeatures(teacher, samples.fitting)
+        self.features, self.reference = features, reference
         self.rows: list[Row] = []
 
     def step(self, name: str, draft: Draft) -> Draft:
@@ -136,7 +143,7 @@ class _Walk:
 
     def row(self, name: str, title: str, draft: Draft, began: float, pair: bool = False) -> None:
         fitted, mse = None, velocity_mse(draft.unet, self.samples.held_out, self.reference, pair)
-        if name in self.plan.compensated:
+        if name in self.plan.compensated and mse > 0:  # else it still is the teacher
             self._compensate(draft, pair)
             fitted = velocity_mse(draft.unet, self.samples.held_out, self.reference, pair)
         batch = self.samples.held_out[0]

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, fx
 
 from compress.data.calibration import CalibrationSet
+from compress.kept import Kept
 from compress.quantization.aimet import Simulation
 from compress.quantization.graph import module_of, origin, placeholders, refresh
 from compress.quantization.grids import Encodings
 from compress.quantization.host import HostDenoiser, NetworkInputs
 from compress.quantization.htp import HtpTarget, session
 from compress.quantization.htp_context import compile_context
-from compress.quantization.kept import Kept
 from compress.quantization.onnx_writer import write_onnx
 from compress.quantization.ops import NetworkInput, Permute, Requantize, Reshape
 from compress.quantization.parity import sqnr_db

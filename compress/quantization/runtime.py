@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from compress.errors import UserError
+from compress.kept import Kept
 from compress.quantization.host import HostDenoiser, Inputs, IoSpec
-from compress.quantization.kept import Kept
 
 # onnxruntime fuses MatMuls behind 8-bit weights (its pull request 27614) and then rounds their activations to 8 bits
 # if a processor has a kernel for that: 59.5 dB to the simulation instead of 68 on one with AVX2 alone. Level 1: float.

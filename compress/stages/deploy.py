@@ -27,12 +27,12 @@ from compress.data.scenes.world import render
 from compress.errors import UserError
 from compress.evaluation.scenes_bench import edit_samples
 from compress.judge import cost_of
+from compress.kept import Kept
 from compress.quantization.compile_memory import check_memory
 from compress.quantization.halves import deploy_halves, has_halves, with_runtime
 from compress.quantization.host import HostDenoiser, IoSpec
 from compress.quantization.htp import HtpTarget, qnn_provider
 from compress.quantization.htp_context import Compiled, compile_context
-from compress.quantization.kept import Kept
 from compress.quantization.layerwise import Layers
 from compress.quantization.parity import answers, trajectory_parity
 from compress.quantization.residency import nodes_on_htp_percent, read_residency

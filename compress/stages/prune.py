@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DreamLiteUNetModel
+from torch import Tensor, nn
 
 from compress.config.budget import UNIFORM
 from compress.config.prune import PAIR, PruneConfig
 from compress.data.scenes.dataset import latent_batches
 from compress.errors import Problem, UserError
+from compress.kept import Kept
 from compress.pruning.budget.allocation import Scores
 from compress.pruning.budget.goal import goal_within
 from compress.pruning.budget.scores import stage_scores
@@ -22,6 +24,7 @@ from compress.pruning.criteria.layers import skip_errors
 from compress.pruning.evolution import PLAIN, Evolution, Plan, Row, Samples, evolve, rehouse, target
 from compress.pruning.plan import Budget, plan_widths
 from compress.pruning.reach import unreachable
+from compress.pruning.remembered import RememberedScores
 from compress.pruning.surgery import Bench, Draft
 from compress.pruning.surgery.base import transformer_blocks
 from compress.pruning.unstructured import baseline
@@ -33,33 +36,59 @@ from students.unet import load_unet
 BATCH = 16
 TABLE = "provenance.json"
 UNSTRUCTURED = "unstructured"
+SCORES = "scores"  # folder of the cache
 
 
 def run(config: PruneConfig, ctx: StageContext) -> StageResult:
-    """Teacher artefact in, student artefact out. Raises UserError before any work where no student can be made."""
-    folder = ctx.teacher or ctx.parent
+    """The artefact before in, student artefact out. Raises UserError before any work where no student can be made.
+
+    That is the teacher, or a student that an earlier stage has pruned from it; errors are against the teacher in both.
+    """
+    folder = ctx.parent or ctx.teacher
     assert folder is not None
     system = DiffusionSystem.load(folder, ctx.device)
-    teacher = system.unet.eval().requires_grad_(False)
-    plan = make_plan(config, teacher, system)
+    parent = system.unet.eval().requires_grad_(False)
+    plan = make_plan(config, parent, system)
     samples = draw_samples(config, system)
+    measure = reference_of(ctx, parent, samples)
     chance = torch.Generator().manual_seed(config.seed)
+    remembered = RememberedScores(Kept(ctx.cache / SCORES), samples.calibration)
     bench = Bench(samples.calibration, config.criterion, chance, config.kv_merge, config.layer_rule)
+    bench.remembered = remembered
     if config.budget is not None and config.budget.allocation != UNIFORM:
-        plan = make_plan(config, teacher, system, scores_of(teacher, system, bench))
+        plan = make_plan(config, parent, system, scores_of(parent, system, bench))
     ctx.progress.start(len(plan.steps) + 2, "steps", "pruning")
 
     def tell(row: Row, draft: Draft) -> None:
         ctx.progress.advance(1, parameters_m=row.parameters_m, velocity_mse=row.velocity_mse)
 
-    evolution = evolve(teacher, plan, samples, bench, tell)
+    evolution = evolve(parent, plan, samples, bench, tell, measure.velocities)
     rows = list(evolution.rows)
+    if folder != ctx.teacher:
+        rows[0] = replace(rows[0], title="the student so far")
     if config.unstructured_baseline:
-        rows.append(unstructured_row(teacher, evolution.rows, samples))
+        rows.append(unstructured_row(parent, evolution.rows, samples, measure))
     system.with_unet(evolution.draft.unet).save(ctx.out)
     evolution.ledger.save(ctx.out / TABLE)
-    pair = not plan.goal.plain
-    return result(evolution, rows, reopened_mse(ctx.out, ctx.device, teacher, samples, pair))
+    mse = reopened_mse(ctx.out, ctx.device, samples, measure, not plan.goal.plain)
+    return result(evolution, rows, mse, measure)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What students are measured against: the teacher's velocities on the held-out samples, and its size."""
+
+    velocities: list[Tensor]
+    parameters_m: float
+
+
+def reference_of(ctx: StageContext, parent: nn.Module, samples: Samples) -> Reference:
+    """The teacher's answers to the questions that the stage's students are asked."""
+    teacher, asked = parent, samples.held_out
+    if ctx.teacher is not None and ctx.teacher != ctx.parent:
+        teacher = DiffusionSystem.load(ctx.teacher, ctx.device).unet.eval().requires_grad_(False)
+        asked = [replace(batch, paired=isinstance(teacher, DreamLiteUNetModel)) for batch in asked]
+    return Reference(predictions(teacher, asked), sum(p.numel() for p in teacher.parameters()) / 1e6)
 
 
 def make_plan(config: PruneConfig, teacher: Any, system: DiffusionSystem, scores: Scores | None = None) -> Plan:
@@ -119,11 +148,10 @@ def draw_samples(config: PruneConfig, system: DiffusionSystem) -> Samples:
     )
 
 
-def unstructured_row(teacher: torch.nn.Module, rows: list[Row], samples: Samples) -> Row:
-    """NNCF's sparse teacher with as many weights as the student; its MACs and bytes are the teacher's."""
+def unstructured_row(parent: nn.Module, rows: list[Row], samples: Samples, measure: Reference) -> Row:
+    """NNCF's sparse network with as many weights as the student; its MACs and bytes are those it had."""
     began = time.perf_counter()
-    reference = predictions(teacher, samples.held_out)
-    found = baseline(teacher, round(rows[-1].parameters_m * 1e6), samples.held_out, reference)
+    found = baseline(parent, round(rows[-1].parameters_m * 1e6), samples.held_out, measure.velocities)
     return replace(
         rows[0],
         step=UNSTRUCTURED,
@@ -134,15 +162,13 @@ def unstructured_row(teacher: torch.nn.Module, rows: list[Row], samples: Samples
     )
 
 
-def reopened_mse(
-    folder: Path, device: torch.device, teacher: torch.nn.Module, samples: Samples, pair: bool = True
-) -> float:
+def reopened_mse(folder: Path, device: torch.device, samples: Samples, measure: Reference, pair: bool = True) -> float:
     """The velocity error of the student as it was written, in its own input format."""
     student = load_unet(folder).to(device).eval()
-    return velocity_mse(student, samples.held_out, predictions(teacher, samples.held_out), pair)
+    return velocity_mse(student, samples.held_out, measure.velocities, pair)
 
 
-def result(evolution: Evolution, rows: list[Row], mse: float) -> StageResult:
+def result(evolution: Evolution, rows: list[Row], mse: float, measure: Reference) -> StageResult:
     """What the card says. `kept` is the heat map's: operator -> group -> units, how many stayed, their importance."""
     last = evolution.rows[-1]
     assert last.step in (PAIR, PLAIN)
@@ -150,7 +176,7 @@ def result(evolution: Evolution, rows: list[Row], mse: float) -> StageResult:
         "parameters_m": last.parameters_m,
         "macs_g": last.macs_g,
         "size_mb_w8_padded": last.size_mb_w8_padded,
-        "ratio_parameters": last.parameters_m / evolution.rows[0].parameters_m,
+        "ratio_parameters": last.parameters_m / measure.parameters_m,
         "velocity_mse": mse,
     }
     for row in rows:

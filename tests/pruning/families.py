@@ -148,11 +148,17 @@ def answers(unet: torch.nn.Module, spec: StudentSpec) -> Tensor:
 
 
 def reloaded(unet: Any, folder: Path) -> UNet2DConditionModel:
-    """What stock diffusers makes of the network's folder; every tensor has to be there and fit."""
+    """What stock diffusers makes of the network's folder; every tensor has to be there and fit.
+
+    In memory of its own: some processors round 1e-6 otherwise where a file's tensors do not start at multiples of 64
+    bytes, which is as they are mapped.
+    """
     unet.save_pretrained(folder)
     kind = DreamLiteUNetModel if isinstance(unet, DreamLiteUNetModel) else UNet2DConditionModel
     again, info = kind.from_pretrained(folder, output_loading_info=True)
     assert not any(info[problem] for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    for parameter in again.parameters():
+        parameter.data = parameter.data.clone()
     return again.eval().requires_grad_(False)  # frozen as drafts are: PyTorch has another attention kernel for training
 
 

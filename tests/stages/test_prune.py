@@ -94,6 +94,18 @@ def test_the_card_tells_the_evolution_and_the_provenance(pruned):
 
 
 @pytest.mark.slow
+def test_a_student_pruned_in_two_stages_is_measured_against_the_teacher(teacher, pruned, tmp_path):
+    """Without steps the second stage changes nothing, so that it has to find the first one's error and size."""
+    first = pruned[1].metrics
+    config = replace(CONFIG, steps=(), compensated=(), criterion="magnitude", unstructured_baseline=False)
+    assert config.problems() == []
+    second = run(config, context(tmp_path, parent=pruned[0], teacher=teacher))
+    assert second.metrics["velocity_mse"] == pytest.approx(first["velocity_mse"], rel=1e-4)
+    assert second.metrics["ratio_parameters"] == first["ratio_parameters"] < 1
+    assert second.extra["evolution"][0]["title"] == "the student so far"
+
+
+@pytest.mark.slow
 def test_a_budget_chooses_the_widths(teacher, tmp_path):
     config = replace(CONFIG, budget_parameters_m=1.0, compensated=(), criterion="random", unstructured_baseline=False)
     with pytest.raises(UserError, match="no legal student meets parameters_m 1"):

@@ -38,6 +38,7 @@ class Criterion:
     sees_samples: ClassVar[bool] = False  # the loss's gradient for each single sample
     sees_batches: ClassVar[bool] = False  # the same, averaged over a batch
     looks: ClassVar[bool] = True  # False for criteria that need no data at all
+    refits: ClassVar[bool] = False  # True for those whose `refit` rests on what they have seen
     frugal = False  # the network fills the memory: what the samples leave behind has to be small
     rounds = 1  # how often the samples pass: a frugal criterion may look at some of the layers each time
 

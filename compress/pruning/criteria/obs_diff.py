@@ -39,6 +39,7 @@ class ObsDiff(Criterion):
     """Scores with the timestep-aware Hessian, and the optimal change of the weights that remain."""
 
     sees_inputs = True
+    refits = True
 
     def __init__(self, unet: nn.Module, generator: torch.Generator) -> None:
         super().__init__(unet, generator)

@@ -15,6 +15,7 @@ from compress.pruning.calibration import Noised, Watch, predict, unwatched
 from compress.pruning.criteria import CRITERIA, Criterion, Refit, gather
 from compress.pruning.importance import Saliency
 from compress.pruning.lineage import Lineage
+from compress.pruning.remembered import RememberedScores
 from compress.pruning.stream.saliency import score_streamed
 from students.init import Transplant, shapes
 from students.spec import StudentSpec
@@ -76,6 +77,8 @@ class Bench:
     looks at no data. `report` collects what the operators decided, for cards and plots. Saliency is computed when first
     asked for and again for each new draft, since weights and names have changed by then.
 
+    With `remembered`, a criterion that leaves nothing but scores is not asked twice about the same weights.
+
     A network larger than memory in fp32 may still fit in 16 bits: with batches, a streamed draft is read into memory in
     `dtype` when samples have to go through it, and freed when the next one is.
     """
@@ -89,6 +92,7 @@ class Bench:
     lineage: Lineage = field(default_factory=Lineage)
     dtype: torch.dtype = torch.float32
     watch: Watch = unwatched
+    remembered: RememberedScores | None = None
     _scored: tuple[Draft, Criterion | None, Saliency] | None = None
     _loaded: tuple[Draft, nn.Module] | None = None
 
@@ -125,16 +129,28 @@ class Bench:
 
     def _score(self, draft: Draft) -> tuple[Draft, Criterion | None, Saliency]:
         if self._scored is None or self._scored[0] is not draft:
-            if draft.streamed is not None and not CRITERIA[self.criterion].looks:
-                saliency = score_streamed(self.criterion, draft.streamed, shapes(draft.unet), self.generator)
-                self._scored = (draft, None, saliency)
-            else:
-                criterion = CRITERIA[self.criterion](self.network(draft), self.generator)
-                criterion.frugal = draft.streamed is not None
-                gather(self.network(draft), self.batches, [criterion], self.watch)
-                # What is streamed is scored and let go: a criterion holds on to the network that it has seen.
-                self._scored = (draft, None if criterion.frugal else criterion, criterion.saliency())
+            self._scored = (draft, *self._scored_now(draft))
         return self._scored
+
+    def _scored_now(self, draft: Draft) -> tuple[Criterion | None, Saliency]:
+        kind = CRITERIA[self.criterion]
+        if draft.streamed is not None and not kind.looks:
+            return None, score_streamed(self.criterion, draft.streamed, shapes(draft.unet), self.generator)
+        if self.remembered is not None and draft.streamed is None and kind.looks and not kind.refits:
+            network = self.network(draft)
+            return None, self.remembered.saliency(
+                self.criterion, network, self.generator, lambda: self._look(draft).saliency()
+            )
+        criterion = self._look(draft)
+        # What is streamed is scored and let go: a criterion holds on to the network that it has seen.
+        return None if criterion.frugal else criterion, criterion.saliency()
+
+    def _look(self, draft: Draft) -> Criterion:
+        """The criterion, once all samples have gone through the draft's network."""
+        criterion = CRITERIA[self.criterion](self.network(draft), self.generator)
+        criterion.frugal = draft.streamed is not None
+        gather(self.network(draft), self.batches, [criterion], self.watch)
+        return criterion
 
 
 @dataclass(frozen=True)

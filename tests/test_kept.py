@@ -6,12 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from compress.quantization.kept import Kept
-from compress.quantization.onnx_writer import write_onnx
-from compress.quantization.runtime import OnnxUNet
-from tests.quantization.conftest import Quantized
+from compress.kept import Kept, digest
 
 
 def test_a_result_is_made_once(tmp_path: Path) -> None:
@@ -42,17 +38,21 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*"))
 
 
-@pytest.mark.slow
-def test_a_network_is_not_asked_again(quantized: Quantized, tmp_path: Path) -> None:
-    write_onnx(quantized.graph, quantized.encodings, tmp_path / "model.onnx")
-    network = OnnxUNet(tmp_path / "model.onnx", quantized.spec)
-    expected = network.forward(quantized.inputs)
-    network.runner.kept = Kept(tmp_path / "kept")
-    assert torch.equal(network.forward(quantized.inputs), expected)
-    files = sorted((tmp_path / "kept").iterdir())
-    assert len(files) == len(quantized.inputs)
-    for file in files:
-        save_file({"value": torch.full_like(expected[:1], 7.0)}, file)  # which a computed answer would not be
-    assert (network.forward(quantized.inputs) == 7.0).all()
-    network.runner.kept = Kept(tmp_path / "another")
-    assert torch.equal(network.forward(quantized.inputs), expected)
+def test_several_tensors_are_one_result(tmp_path: Path) -> None:
+    found = Kept(tmp_path).tensors("pair", lambda: {"a": torch.ones(2), "b": torch.zeros(())})
+    again = Kept(tmp_path).tensors("pair", dict)
+    assert {name: tensor.tolist() for name, tensor in again.items()} == {"a": [1.0, 1.0], "b": 0.0}
+    assert found.keys() == again.keys() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_digest_tells_names_types_shapes_and_values_apart() -> None:
+    base = {"a": torch.arange(6.0)}
+    others = [
+        {"b": torch.arange(6.0)},
+        {"a": torch.arange(6.0).double()},
+        {"a": torch.arange(6.0).reshape(2, 3)},
+        {"a": torch.arange(6.0) + 1e-6},
+        {"a": torch.arange(6.0), "c": torch.zeros(0)},
+    ]
+    assert len({digest(tensors) for tensors in [base, *others]}) == 6
+    assert digest({"a": torch.arange(12.0)[::2] / 2}) == digest(base)
