@@ -53,8 +53,9 @@ def run(config: PruneConfig, ctx: StageContext) -> StageResult:
     measure = reference_of(ctx, parent, samples)
     chance = torch.Generator().manual_seed(config.seed)
     remembered = RememberedScores(Kept(ctx.cache / SCORES), samples.calibration)
-    bench = Bench(samples.calibration, config.criterion, chance, config.kv_merge, config.layer_rule)
-    bench.remembered = remembered
+    bench = Bench(
+        samples.calibration, config.criterion, chance, config.kv_merge, config.layer_rule, remembered=remembered
+    )
     if config.budget is not None and config.budget.allocation != UNIFORM:
         plan = make_plan(config, parent, system, scores_of(parent, system, bench))
     ctx.progress.start(len(plan.steps) + 2, "steps", "pruning")
