@@ -7,11 +7,12 @@ Hardware
     2 CPU cores; several processes may run the same command at once.
 
 Time
-    Not yet measured.
+    49 min on 2 cores with --workers 2 and OMP_NUM_THREADS=1, beside other work; a trial 1 min, AdaRound and QAT 7.
 
 Expected
-    Not yet measured. The table's rows are methods, its cells mean and spread over three seeds, which draw other
-    calibration trajectories; report.html beside it shows them with error bars.
+    SQNR to float, mean of three seeds, which draw other calibration trajectories: AIMET's default 31.2 dB, compensated
+    rounding 40.8, that and QAT 42.8. Scores on 300 pictures: 0.693, 0.709 and 0.702, float 0.708; all methods are in
+    reports/LOG.md, and report.html beside the study shows them with error bars.
 """
 
 from __future__ import annotations
