@@ -11,7 +11,9 @@ from reports.study.record import Study
 from reports.svg import Scale, dot, figure, line, spread, text, tick_text
 
 COLOURS = ("s2", "s1", "s3", "s4")  # of the objectives in one figure
-ROW_PX, NAMES_PX, GAP_PX = 21, 138, 26
+ROW_PX, GAP_PX = 21, 26
+LEAST_NAMES_PX, LETTER_PX = 138, 7.2  # room for the names; the width of a letter, rather too much than too little
+PAGE_PX, WIDEST_PX = 1080, 300  # of the figure, and of a panel among several; one alone may be twice as wide
 
 
 def draw(study: Study, settings: Sequence[Setting], indices: Sequence[int], label: str) -> str:
@@ -24,18 +26,20 @@ def draw(study: Study, settings: Sequence[Setting], indices: Sequence[int], labe
     means = [arm.means[index] for arm in arms for index in indices]
     log = min(means) > 0 and max(means) / min(means) > 30
     bounds = spread([bound for arm in arms for index in indices for bound in _reach(arm, index, log)], log)
-    width = min(300.0, (1080 - NAMES_PX) / len(settings) - GAP_PX)
+    names_px = max(LEAST_NAMES_PX, 16 + LETTER_PX * max(map(len, names)))
+    widest = WIDEST_PX * (2 if len(settings) == 1 else 1)
+    width = min(widest, (PAGE_PX - names_px) / len(settings) - GAP_PX)
     top, bottom = 28.0, 28.0 + ROW_PX * len(names)
-    parts = [text(NAMES_PX - 14, top + ROW_PX * i + 15, name, "bar-name", "end") for i, name in enumerate(names)]
+    parts = [text(names_px - 14, top + ROW_PX * i + 15, name, "bar-name", "end") for i, name in enumerate(names)]
     for place, setting in enumerate(settings):
-        left = NAMES_PX + place * (width + GAP_PX)
+        left = names_px + place * (width + GAP_PX)
         scale = Scale(*bounds, left, left + width, log)
         parts += _frame(setting, scale, top, bottom)
         parts += _band(setting.arms.get(CONTROL), indices[-1], scale, top, bottom)
         for row, name in enumerate(names):
             if arm := setting.arms.get(name):
                 parts += _arm(study, name, arm, indices, scale, top + ROW_PX * (row + 0.5))
-    total = round(NAMES_PX + len(settings) * (width + GAP_PX))
+    total = round(names_px + len(settings) * (width + GAP_PX))
     return figure(total, round(bottom + 24), label, parts)
 
 
