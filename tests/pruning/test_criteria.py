@@ -64,7 +64,8 @@ def test_a_criterion_says_the_same_alone(everything, name):
     alone = scores(name, net, batches(1, 2))
     assert alone.along.keys() == found[name].along.keys()
     for place, along in alone.along.items():
-        assert torch.allclose(along, found[name].along[place], rtol=1e-3, atol=1e-6 * float(along.max() + 1e-30))
+        # The gradient of a batch's mean is the mean of its samples' gradients but for float32's rounding.
+        assert torch.allclose(along, found[name].along[place], rtol=1e-3, atol=1e-5 * float(along.max() + 1e-30))
 
 
 def test_all_together_take_as_many_forwards_as_the_dearest_alone():
