@@ -36,8 +36,9 @@ class RememberedScores:
         for number, batch in enumerate(self.batches):
             tensors |= _tensors_of(batch, f"batch.{number}")
         config: Any = getattr(unet, "config", {})  # heads, for one, are not to be seen from the weights
+        said = sorted(f"{key} {value}" for key, value in config.items() if not key.startswith("_"))  # paths, versions
         paired = [batch.paired for batch in self.batches]
-        known = f"{VERSION} {criterion} {sorted(map(str, config.items()))} {paired} {digest(tensors)}"
+        known = f"{VERSION} {criterion} {said} {paired} {digest(tensors)}"
         name = hashlib.sha256(known.encode()).hexdigest()
 
         def score() -> dict[str, Tensor]:
