@@ -7,11 +7,13 @@ Hardware
     2 CPU cores.
 
 Time
-    Not yet measured.
+    About 1 h on 2 cores without AVX-512: 5 min quantize, 5 to 12 min for the layers, 40 min for 1,600 forwards of the
+    emulator (2.7 s each, two side by side), which nothing else should slow down.
 
 Expected
-    Not yet measured. It is what stages quantize and deploy of scenes_full do, on more emulated pictures and with the
-    table of all layers, and without the stages before them: their student is shipped.
+    451 layers between 44 and 102 dB (emulator against simulation), 64.3 dB at the output over whole trajectories; 200
+    generated pictures and 200 edits score 0.695 on the emulator, 0.692 in AIMET's simulation and in float. It is what
+    stages quantize and deploy of scenes_full do, on more pictures; their student is shipped.
 """
 
 from __future__ import annotations
