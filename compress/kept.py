@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from threading import get_ident
 
@@ -12,17 +13,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from compress.locks import locked
+
+LOCKS = ".locks"
 _VALUE = "value"
 
 
 class Kept:
     """Tensors by name, a file each, written whole or not at all. The folder appears with the first of them.
 
-    A name is letters, digits, "_" and "-".
+    A name is letters, digits, "_" and "-". Where processes `share` a folder, none makes what another is at: it waits.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, share: bool = False) -> None:
+        self.folder, self.share = folder, share
 
     def has(self, name: str) -> bool:
         """Whether something is kept under this name."""
@@ -37,6 +41,10 @@ class Kept:
         path = self._path(name)
         if path.is_file():
             return load_file(path)
+        with locked(self.folder / LOCKS / name) if self.share else nullcontext():
+            return load_file(path) if path.is_file() else self._make(path, make)
+
+    def _make(self, path: Path, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         made = {key: value.contiguous() for key, value in make().items()}
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}")

@@ -52,7 +52,7 @@ def run(config: PruneConfig, ctx: StageContext) -> StageResult:
     samples = draw_samples(config, system)
     measure = reference_of(ctx, parent, samples)
     chance = torch.Generator().manual_seed(config.seed)
-    remembered = RememberedScores(Kept(ctx.cache / SCORES), samples.calibration)
+    remembered = RememberedScores(Kept(ctx.cache / SCORES, share=True), samples.calibration)
     bench = Bench(
         samples.calibration, config.criterion, chance, config.kv_merge, config.layer_rule, remembered=remembered
     )

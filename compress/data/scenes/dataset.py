@@ -20,6 +20,8 @@ from compress.data.scenes import captions, edits, world
 from compress.data.scenes.captions import sample_t2i
 from compress.data.scenes.edits import edit_mask_hw, sample_edit
 from compress.data.scenes.world import render
+from compress.kept import LOCKS
+from compress.locks import locked
 from compress.stages.context import Progress
 from students.system import DiffusionSystem, to_tensor
 from teachers.base import Condition
@@ -85,11 +87,12 @@ def open_pool(
     """The pool of a task ("t2i" or "edit"), from the cache where it is there; half precision at rest."""
     path = cache / f"scenes-{task}-{_key(system, task, samples, seed, curated)}.safetensors"
     if not path.exists():
-        tensors = _encode(system, task, samples, seed, curated, progress)
-        cache.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        save_file(tensors, part)
-        os.replace(part, path)
+        with locked(cache / LOCKS / path.stem):  # workers of a sweep come to it at the same time
+            if not path.exists():
+                tensors = _encode(system, task, samples, seed, curated, progress)
+                part = path.with_suffix(f".{os.getpid()}.part")
+                save_file(tensors, part)
+                os.replace(part, path)
     tensors = load_file(path)
     return Pool(tensors["ids"].long(), tensors["target"], tensors.get("source"), tensors.get("mask"))
 
