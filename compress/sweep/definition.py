@@ -24,6 +24,7 @@ class Objective:
 
     `worst` is a value that is worth nothing: the coordinate of the point up to which the hypervolume is measured.
     Without it that is the worst value of the study's own trials, and hypervolumes of two studies do not compare.
+    `value`, where given, tells it from the recipe instead of from the card (`compress.sweep.limits` makes such ones).
     """
 
     stage: str
@@ -31,6 +32,7 @@ class Objective:
     label: str
     maximize: bool = False
     worst: float | None = None
+    value: Callable[[Recipe], float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""Constraints on the student that a recipe's prune stage leads to, from its spec: no weights are read."""
+"""Limits and objectives on the student that a recipe's prune stages lead to, from its spec: no weights are read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from compress.errors import UserError
 from compress.latency import CHIPS
 from compress.plan import find_teacher
 from compress.recipe import Recipe, TeacherRef
-from compress.sweep.definition import Constraint
+from compress.sweep.definition import Constraint, Objective
 
 LABELS = {
     "parameters_m": "parameters (M)",
@@ -24,29 +25,46 @@ LABELS = {
 def student_limit(quantity: str, at_most: float, stage: str = "prune", chip: str = "8gen3") -> Constraint:
     """At most this much of one of `compress.config.budget.LIMITS`; MACs and latency of one forward on a pair, the
     latency as estimated for `chip`. UserError for an unknown quantity or chip, and for a stage that does not prune."""
+    value = student_quantity(quantity, stage, chip)
+    return Constraint(label=LABELS[quantity], at_most=at_most, value=value)
+
+
+def student_objective(
+    quantity: str, stage: str = "prune", chip: str = "8gen3", worst: float | None = None
+) -> Objective:
+    """As little as possible of one of these quantities; UserError as for a limit."""
+    value = student_quantity(quantity, stage, chip)
+    return Objective(stage=stage, metric=quantity, label=LABELS[quantity], worst=worst, value=value)
+
+
+def student_quantity(quantity: str, stage: str, chip: str) -> Callable[[Recipe], float]:
+    """Tells one quantity of the student that a recipe's prune stages up to `stage` lead to."""
     for name, value, known in (("quantity", quantity, LIMITS), ("chip", chip, tuple(CHIPS))):
         if value not in known:
             raise UserError.of(f"{name} is {value!r}", "constraint", f"Use one of {', '.join(known)}.")
 
     def value_of(recipe: Recipe) -> float:
-        config = recipe.stages[recipe.index(stage, "constraint")]
-        if not isinstance(config, PruneConfig) or not isinstance(recipe.teacher, TeacherRef):
+        index = recipe.index(stage, "constraint")
+        path = [config for config in recipe.stages[: index + 1] if isinstance(config, PruneConfig)]
+        if recipe.stages[index] not in path or not isinstance(recipe.teacher, TeacherRef):
             what = f"stage {stage!r} of {recipe.name!r} prunes no teacher of ours"
             raise UserError.of(what, "constraint", "Name a prune stage of a recipe with a teacher.")
-        return price_of(config, teacher_folder(recipe.teacher), chip)[quantity]
+        return price_of(path, teacher_folder(recipe.teacher), chip)[quantity]
 
-    return Constraint(label=LABELS[quantity], at_most=at_most, value=value_of)
+    return value_of
 
 
-def price_of(config: PruneConfig, teacher: Path, chip: str) -> dict[str, float]:
-    """All four quantities of the student that a prune stage makes of the teacher in this folder."""
+def price_of(path: Sequence[PruneConfig], teacher: Path, chip: str) -> dict[str, float]:
+    """All four quantities of the student that prune stages make of the teacher in this folder, one after the other."""
     from compress.judge import config_of, spec_of
     from compress.pruning.budget import Forward, price
+    from compress.pruning.evolution import target
     from compress.stages.prune import reach
 
-    spec, side = spec_of(teacher), config_of(teacher, "unet")["sample_size"]
+    student, side = spec_of(teacher), config_of(teacher, "unet")["sample_size"]
     tokens = config_of(teacher, "text_encoder")["max_position_embeddings"]
-    student = reach(config, spec, side, side, tokens)
+    for config in path:
+        student = target(student, reach(config, student, side, side, tokens), config.steps)
     found = price(student, Forward(side, side if student.plain else 2 * side, tokens), chip)
     return {name: getattr(found, name) for name in LIMITS}
 

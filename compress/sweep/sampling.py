@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import UserError
+from compress.study_record import FOLDER
 from compress.sweep.definition import Sweep
 
 if TYPE_CHECKING:
@@ -51,11 +52,14 @@ def check_sampler(sweep: Sweep) -> None:
 
 
 def kind_for_next(sweep: Sweep, trials: Sequence[FrozenTrial]) -> str:
-    """The sampler that draws the next trial: the sweep's, but random after one of a Gaussian process that broke a
-    constraint. That learns from complete trials alone, and would ask for the same point again."""
+    """The sampler that draws the next trial: the sweep's, but random after a trial that it could not learn from. To a
+    Gaussian process that is one that broke a constraint; to all, one that repeated another. They would ask for the same
+    point again."""
     last = trials[-1] if trials else None
-    broke = last is not None and any(excess > 0 for excess in last.constraints.values())
-    return "random" if sweep.sampler == "gp" and broke else sweep.sampler
+    if last is None or last.state.name != "PRUNED" or FOLDER in last.user_attrs:
+        return sweep.sampler
+    broke = any(excess > 0 for excess in last.constraints.values())
+    return sweep.sampler if broke and sweep.sampler != "gp" else "random"
 
 
 def next_point(sweep: Sweep, trials: Iterable[FrozenTrial], seed: int) -> dict[str, Any] | None:

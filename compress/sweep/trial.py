@@ -17,7 +17,7 @@ from compress.recipe import Recipe
 from compress.study_record import FOLDER, STAGES
 from compress.sweep.definition import Objective, Sweep, trial_folder
 from compress.sweep.early import Watch
-from compress.sweep.ladder import climb_of, goal
+from compress.sweep.ladder import climb_of, entered, goal
 
 if TYPE_CHECKING:
     import optuna
@@ -27,7 +27,7 @@ RUN, REUSED = "run", "reused"
 
 
 class Infeasible(Exception):
-    """A trial that breaks a constraint, and why."""
+    """A trial that is not to be carried out, and why: it breaks a constraint, or repeats another."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def carry_out(trial: optuna.Trial, setting: Setting) -> tuple[float, ...]:
     recipe = setting.sweep.sample(trial)
     recipe.check()
     check_constraints(trial, setting.sweep, recipe)
+    check_twins(trial, setting.sweep)
     objectives, until = goal(setting.sweep, recipe, climb_of(trial.user_attrs).target)
     out = setting.folder / trial_folder(trial.params)
     trial.set_user_attr(FOLDER, out.name)
@@ -91,6 +92,16 @@ def check_constraints(trial: optuna.Trial, sweep: Sweep, recipe: Recipe) -> None
         raise Infeasible("; ".join(broken))
 
 
+def check_twins(trial: optuna.Trial, sweep: Sweep) -> None:
+    """Raises Infeasible for a new trial with the parameters of one that was carried out or is being so: runs are
+    deterministic, and samplers like to return to the best point they know."""
+    if sweep.grid is not None or FOLDER in trial.user_attrs:  # a grid repeats what failed; a trial may go on
+        return
+    for other in trial.study.get_trials(deepcopy=False):
+        if other.number < trial.number and entered(other) and other.params == trial.params:
+            raise Infeasible(f"the same as trial {other.number}")
+
+
 def how_made(plan: Plan) -> dict[str, str]:
     """For every stage whether this trial computed it, now or before it was interrupted, or needed not."""
     made = {}
@@ -101,7 +112,9 @@ def how_made(plan: Plan) -> dict[str, str]:
 
 
 def value_of(objective: Objective, recipe: Recipe, out: Path) -> float:
-    """The objective's value on the card of a finished trial."""
+    """The objective's value on the card of a finished trial, or by its recipe."""
+    if objective.value is not None:
+        return objective.value(recipe)
     stage = recipe.stages[recipe.index(objective.stage, "objective")]
     metrics = load_card(out / recipe.folder_of(stage)).metrics
     value = metrics.get(objective.metric)

@@ -190,8 +190,8 @@ class Worker:
         self._infeasible += 1
         self._setting.progress.message(f"trial {trial.number}: not carried out, {reason}")
         if self._infeasible >= MAX_INFEASIBLE:
-            what = f"none of {MAX_INFEASIBLE} trials in a row keeps the constraints; of the last, {reason}"
-            remedy = "Loosen the constraints, or let the space reach smaller students."
+            what = f"{MAX_INFEASIBLE} trials in a row broke a constraint or repeated another; of the last, {reason}"
+            remedy = "Loosen the constraints, or make the space larger."
             raise UserError.of(what, f"sweep {self._setting.sweep.name!r}", remedy)
 
 

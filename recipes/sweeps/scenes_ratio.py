@@ -11,18 +11,20 @@ Time
 
 Expected
     A Pareto front from about 3 M parameters up to 35 % of the teacher's 21.6 M, which is what we may ship. The error
-    before training ranks students, it does not score them. `pocketdiff deploy-front scenes_ratio --top 3` takes the
-    best through all later stages of scenes_full, at their full length unless it is changed (--joint.steps 100).
+    before training ranks students, it does not score them. `pocketdiff deploy-front scenes_ratio --workers 2` takes
+    the front on to the phone by a short way, whose lengths can be changed (--joint.steps 6000).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from compress.config.prune import CRITERIA, PruneConfig
-from compress.recipe import Recipe
+from compress.config.flow import FlowConfig
+from compress.config.prune import CRITERIA, PAIR, STEPS, PruneConfig
+from compress.recipe import Judge, Recipe
 from compress.sweep import Objective, Sweep
+from compress.sweep.family import LATTICE
 from compress.sweep.limits import student_limit
 from recipes import scenes_full
 from recipes.scenes_full import TEACHER
@@ -30,10 +32,33 @@ from recipes.scenes_full import TEACHER
 if TYPE_CHECKING:
     import optuna
 
-LATTICE = 64  # channels
 TOP, MIDDLE, LOWEST = 64, 128, 256  # the teacher's widths
+VARIED = ("depth", "width", "feed_forward")  # steps that trials differ in; the others are carried out once for all
 AT_MOST_M = 7.56  # 35 % of the teacher's parameters
+POOL = 16_384  # samples a task; no stage of the short way sees as many
+RECOVERY_STEPS, JOINT_STEPS = 200, 400
+FLOW: dict[str, Any] = scenes_full.FLOW | {"validate_images": 0, "warmup_steps": 20, "ema_decay": 0.98}
+FLOW |= {"pool_samples": POOL}
+SHORT: dict[str, dict[str, Any]] = {
+    "distill": {"steps": 140, "regression_steps": 120, "paths": 512, "pool_samples": POOL, "validate_images": 0},
+    "quantize": {"generations": 16, "edits": 16},  # as good as more (reports/LOG.md)
+    "deploy": {"eval_images": 60},  # an emulated forward takes seconds
+}
+PICTURES = 210  # of a kind, for the scores of the last stages
 VELOCITY_SQUARE = 1.61  # mean square of the velocity itself: the error of a network that answers zero
+
+
+TRUNK = PruneConfig(
+    name="prune_1",
+    widths=(TOP, MIDDLE, LOWEST),
+    transformer_layers=(1, 1, 2),
+    ff_mult=4,
+    criterion="magnitude",  # nothing is chosen by it: no width or depth changes here
+    steps=tuple(step for step in STEPS if step not in VARIED),
+    compensated=("separable", PAIR),
+    fitting_samples=768,  # twice as many as a trial's: it is made once, and all gain from it
+    unstructured_baseline=False,
+)
 
 
 def sample(trial: optuna.Trial) -> Recipe:
@@ -47,15 +72,25 @@ def sample(trial: optuna.Trial) -> Recipe:
         transformer_layers=(1, 1, trial.suggest_int("transformer_layers_lowest", 1, 2)),
         ff_mult=trial.suggest_int("ff_mult", 2, 4),
         criterion=trial.suggest_categorical("criterion", [name for name in CRITERIA if name != "random"]),
+        steps=VARIED,
+        compensated=(PAIR,),
         unstructured_baseline=False,
     )
-    return Recipe(name="scenes_ratio", description="One trial.", teacher=TEACHER, stages=(prune,))
+    return Recipe(name="scenes_ratio", description="One trial.", teacher=TEACHER, stages=(TRUNK, prune))
 
 
 def finish(recipe: Recipe) -> Recipe:
-    """The stages of scenes_full behind pruning, and its judge."""
+    """The way to the phone, short: recovery, joint training, 4 steps, W8A16, binary and emulated pictures.
+
+    Long enough to rank students and to try what their phone computes; scenes_full's lengths make one worth shipping.
+    """
     full = scenes_full.recipe()
-    return replace(recipe, stages=(*recipe.stages, *full.stages[1:]), judge=full.judge)
+    chosen = {stage.name: stage for stage in full.stages if stage.name in SHORT}
+    recovery = FlowConfig(name="t2i", steps=RECOVERY_STEPS, **FLOW, edit_share=0.0, drop_source=0.0)
+    joint = FlowConfig(name="joint", steps=JOINT_STEPS, **FLOW, edit_share=0.5)
+    last = [replace(stage, **SHORT[name]) for name, stage in chosen.items()]
+    judge = Judge(images=PICTURES, images_of={stage.name: 0 for stage in (*recipe.stages, recovery, joint)})
+    return replace(recipe, stages=(*recipe.stages, recovery, joint, *last), judge=judge)
 
 
 def sweep() -> Sweep:

@@ -13,7 +13,7 @@ import pytest
 from compress.errors import UserError
 from compress.progress import LineProgress
 from compress.recipe import Recipe
-from compress.study_record import REASON
+from compress.study_record import FOLDER, REASON
 from compress.sweep import EarlyStop, Ladder, Objective, Sweep, folder_of
 from compress.sweep.early import PRUNERS, STARTUP_TRIALS, Watch, pruner
 from compress.sweep.sampling import SAMPLERS, kind_for_next, sampler
@@ -40,7 +40,7 @@ def sweep(**early: Any) -> Sweep:
 def test_what_falls_behind_the_median_is_ended_within_its_stage(tmp_path: Path) -> None:
     made, folder = sweep(), folder_of(sweep(), tmp_path)
     study = open_study(made, folder)
-    heights = [0.5, 0.6, 0.7, 0.8, 0.1, 0.9, 0.5]
+    heights = [0.5, 0.6, 0.7, 0.8, 0.1, 0.9]
     for height in heights:
         study.enqueue_trial({"height": height})
     said = io.StringIO()
@@ -55,8 +55,10 @@ def test_what_falls_behind_the_median_is_ended_within_its_stage(tmp_path: Path) 
     assert list(study.trials[5].intermediate_values) == [1, 2, 4, 6, 8]
     assert study.trials[5].intermediate_values[8] == pytest.approx(0.9)
     assert "trial 4: stopped, behind others" in said.getvalue()
-    # the last is the first again: its stage is there already, and so is its curve
-    twin, first = study.trials[6], study.trials[0]
+    # another sweep has the same point: its stage is there already, and so is its curve
+    other = replace(made, name="other")
+    open_study(other, folder_of(other, tmp_path)).enqueue_trial({"height": heights[0]})
+    twin, first = run_sweep(other, tmp_path, 1, progress=LineProgress(io.StringIO())).trials[0], study.trials[0]
     assert twin.state.name == "COMPLETE" and twin.intermediate_values == pytest.approx(first.intermediate_values)
     told = {trial.number: trial for trial in read_study(folder).trials}
     assert told[4].state == "pruned" and "behind others" in told[4].reason and len(told[4].intermediate) == 2
@@ -135,3 +137,13 @@ def test_a_gaussian_process_does_not_ask_twice_for_what_breaks_a_constraint() ->
     trial.set_constraint("size", 0.5)
     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     assert kind_for_next(gp, study.trials) == "random" and kind_for_next(sweep(), study.trials) == "tpe"
+
+
+def test_whoever_repeats_a_trial_is_made_to_draw_at_random() -> None:
+    study = optuna.create_study()
+    for params, expected in (({}, "random"), ({FOLDER: "trial-1"}, "tpe")):  # the second was stopped on its way
+        trial = study.ask()
+        for name, value in params.items():
+            trial.set_user_attr(name, value)
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        assert kind_for_next(sweep(), study.trials) == expected

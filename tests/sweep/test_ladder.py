@@ -33,7 +33,7 @@ WIDTH = "width"
 
 def sample(trial: Any) -> Recipe:
     """Three stages, each with its width as a metric; the wider, the better on every rung."""
-    width = trial.suggest_int(WIDTH, 1, 64)
+    width = trial.suggest_int(WIDTH, 1, 1000)  # so many that none is drawn twice
     stages = tuple(SleepConfig(name=name, width=width, steps=2) for name in "abc")
     return Recipe(name="climb", description="", teacher=None, stages=stages)
 

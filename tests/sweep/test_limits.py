@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from compress.config.prune import PruneConfig
+from compress.config.prune import STEPS, PruneConfig
 from compress.cost import cost
 from compress.errors import UserError
 from compress.judge import spec_of
@@ -30,6 +30,17 @@ def test_a_limit_is_on_what_the_student_will_have() -> None:
     limit = student_limit("parameters_m", millions / 2)
     assert limit.label == "parameters (M)" and limit.excess(recipe()) == pytest.approx(1.0)
     assert student_limit("parameters_m", millions).excess(recipe()) <= 0
+
+
+@pytest.mark.slow
+def test_two_stages_that_share_the_steps_cost_what_one_does() -> None:
+    halfway = replace(STUDENT, name="first", widths=(64, 128, 256), ff_mult=4, steps=STEPS[2:5], compensated=())
+    rest = tuple(step for step in STEPS if step not in halfway.steps)
+    two = replace(recipe(), stages=(halfway, replace(STUDENT, steps=rest, compensated=())))
+    for name in ("parameters_m", "macs_g", "size_mb_w8_padded", "latency_ms"):
+        limit = student_limit(name, 1.0)
+        assert limit.value(two) == limit.value(recipe())
+        assert student_limit(name, 1.0, stage="first").value(two) > limit.value(two)
 
 
 @pytest.mark.slow
