@@ -138,6 +138,8 @@ def _add_deploy_front(command: Command) -> None:
     deploy.add_argument("study", help="the sweep, by its name, file or folder (for example runs/sweeps/scenes_ratio)")
     top = "that many best trials, those on the front by their share of its hypervolume (default: the whole front)"
     deploy.add_argument("--top", metavar="K", type=int, help=top)
+    deploy.add_argument("--workers", metavar="K", type=int, default=1, help="processes on this machine (default: 1)")
+    deploy.add_argument("--of-team", action="store_true", help=argparse.SUPPRESS)  # one of several workers
     deploy.add_argument("--storage", metavar="URL", help="of the study, as for `sweep` (default: its journal)")
     deploy.add_argument("--runs", metavar="FOLDER", default="runs", help="folder of all runs (default: runs)")
     deploy.add_argument("--artefacts", metavar="URL", help=_ARTEFACTS)

@@ -42,7 +42,9 @@ FLAGS = {
         *("--artefacts", "--device", "--disk-gb", "--json", "--runs", "--sampler", "--seed", "--slurm", "--storage"),
         *("--submitit", "--submitit-set", "--trials", "--workers", "sweep"),
     ],
-    "deploy-front": ["--artefacts", "--device", "--json", "--runs", "--storage", "--top", "study"],
+    "deploy-front": [
+        *("--artefacts", "--device", "--json", "--of-team", "--runs", "--storage", "--top", "--workers", "study"),
+    ],
     "sweep-server": ["--host", "--port", "storage"],
     "gc": ["--keep-gb", "--runs", "--yes"],
 }

@@ -20,23 +20,33 @@ from compress.sweep import Sweep, folder_of, load_sweep, overridden
 from compress.sweep.storage import answering
 
 if TYPE_CHECKING:
-    from compress.sweep.deploy import Row
+    from compress.sweep.deploy import Work
+    from compress.sweep.deployed import Row
+    from compress.sweep.trial import Setting
 
 
 def main(options: argparse.Namespace) -> int:
     """Deploys what is not deployed yet, writes index and pages, and prints the table, or one line of JSON."""
-    from compress.sweep.deploy import deploy_front, failures
+    from compress.sweep.deploy import deploy, failures, works_of
     from compress.sweep.trial import Setting
 
     if options.top is not None and options.top < 1:
         raise UserError.of(f"top is {options.top}", "--top", "Give 1 or more, or leave it out for the whole front.")
+    if options.workers < 1:
+        raise UserError.of(f"workers is {options.workers}", "--workers", "Give 1 or more.")
     name, runs = whereabouts(options.study, Path(options.runs))
     sweep, rest = split_overrides(load_sweep(name), options.overrides)
     began_s, folder = time.monotonic(), folder_of(sweep, runs)
     heed_requests_to_stop()
     setting = Setting(sweep, folder, runs, options.device, make_progress(), options.artefacts)
     with answering(options.storage):
-        rows = deploy_front(setting, options.storage, options.top, rest)
+        works = works_of(setting, options.storage, options.top, rest)
+        if options.workers > 1:
+            rows = side_by_side(setting, works, options)
+        else:
+            rows = deploy(setting, works, options.top)
+    if options.of_team:
+        return 0
     if options.json:
         print(json.dumps(outcome(rows, time.monotonic() - began_s)))
     else:
@@ -44,6 +54,29 @@ def main(options: argparse.Namespace) -> int:
     if failed := failures(rows, folder):
         raise failed
     return 0
+
+
+def side_by_side(setting: Setting, works: Sequence[Work], options: argparse.Namespace) -> list[Row]:
+    """Lets several processes of the same command do it; returns the rows of the index that they wrote."""
+    from compress.sweep.deployed import INDEX, WAITING, DeployedIndex, read_rows
+    from compress.sweep.team import Team
+
+    path = setting.folder / INDEX
+    DeployedIndex(setting.folder, setting.sweep, options.top).write([work.row for work in works])
+
+    def ended() -> int:
+        return sum(row.state != WAITING for row in read_rows(path))
+
+    team = Team(arguments_of(options), options.workers, setting.folder / "logs", ended)
+    team.run(len(works), f"{setting.sweep.name} to the phone", setting.progress)
+    return read_rows(path)
+
+
+def arguments_of(options: argparse.Namespace) -> list[str]:
+    """The same command for one worker of a team."""
+    flags = {name: getattr(options, name) for name in ("top", "storage", "runs", "artefacts", "device")}
+    given = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
+    return ["deploy-front", options.study, *given, "--of-team", *options.overrides]
 
 
 def whereabouts(study: str, runs: Path) -> tuple[str, Path]:

@@ -2,25 +2,30 @@
 
 sweeps/NAME/deployed/trial-…/   a run of its own for each, which shares the trial's stages by key
 sweeps/NAME/deployed.json       the index, written again after each of them
+
+Any number of processes may be at it; each takes a trial that no other is at.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.artifact import CARD, load_card, write_json
+from compress.artifact import CARD, load_card
 from compress.errors import DISK_ERRORS, Problem, UserError
+from compress.locks import FileLock
 from compress.overrides import apply_overrides
 from compress.pipeline import run
 from compress.plan import Options
 from compress.recipe import Recipe
 from compress.study_record import noted_stages
 from compress.sweep.definition import Sweep, trial_folder
+from compress.sweep.deployed import DONE, FAILED, WAITING, DeployedIndex, Row
 from compress.sweep.front import best, losses_of, reference_of
 from compress.sweep.study import find_study
 from compress.sweep.trial import Setting, how_made
@@ -29,24 +34,9 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-DEPLOYED, INDEX = "deployed", "deployed.json"
+DEPLOYED, LOCKS = "deployed", ".locks"
 DEVICE_STAGE = "deploy"  # the kind of the stage that a chain to the phone ends in
-WAITING, DONE, FAILED = "waiting", "deployed", "failed"
-
-
-@dataclass(kw_only=True)
-class Row:
-    """A trial on its way to the phone. `stages` are those after its own, as far as they are made: folder, kind, action
-    ("run" or "reused") and metrics of each."""
-
-    number: int
-    params: dict[str, Any]
-    values: list[float]
-    folder: str  # within the sweep's
-    state: str = WAITING
-    reason: str = ""
-    wall_s: float | None = None
-    stages: list[dict[str, Any]] = field(default_factory=list)
+POLL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -63,21 +53,55 @@ def deploy_front(
 ) -> list[Row]:
     """Runs every trial of the front, or the `top` best, to the end of its recipe; returns the rows of the index.
 
-    `overrides` change fields of the stages after the trials' own. A trial that fails does not keep the others from
-    going on; its row says why. Raises UserError before any work for a study that is missing, made by another space or
-    without complete trials, and for a sweep that does not say how its trials go on.
+    `overrides` change fields of the stages after the trials' own. Raises as `works_of` does.
     """
+    return deploy(setting, works_of(setting, storage, top, overrides), top)
+
+
+def works_of(
+    setting: Setting, storage: str | None = None, top: int | None = None, overrides: Sequence[str] = ()
+) -> list[Work]:
+    """What there is to do. Raises UserError for a study that is missing, made by another space or without complete
+    trials, and for a sweep that does not say how its trials go on."""
     study = find_study(setting.sweep, setting.folder, storage)
     works = [work_of(setting.sweep, trial, overrides) for trial in chosen(study, setting.sweep, top)]
     if problems := [problem for work in works for problem in work.recipe.problems()]:
         raise UserError(*dict.fromkeys(problems))
+    return works
+
+
+def deploy(setting: Setting, works: Sequence[Work], top: int | None) -> list[Row]:
+    """Carries out what no other process is at, and returns all rows when all are done. A trial that fails does not keep
+    the others from going on; its row says why."""
     rows = [work.row for work in works]
-    write_index(setting, rows, top)
-    for place, work in enumerate(works, start=1):
-        setting.progress.message(f"trial {work.row.number}, {place} of {len(works)}: to the phone")
-        carry_on(work, setting)
-        write_index(setting, rows, top)
+    index = DeployedIndex(setting.folder, setting.sweep, top)
+    index.write(rows)
+    while left := [work for work in works if work.row.state == WAITING]:
+        with one_of(left, setting) as work:
+            index.write(rows)  # who was at it before says there what came of it
+            if work is not None and work.row.state == WAITING:
+                place = len(works) - len(left) + 1
+                setting.progress.message(f"trial {work.row.number}, {place} of {len(works)}: to the phone")
+                carry_on(work, setting)
+                index.write(rows)
     return rows
+
+
+@contextmanager
+def one_of(works: Sequence[Work], setting: Setting) -> Iterator[Work | None]:
+    """The first that no other process is at, held for this one; None after a while in which there was none."""
+    folder = setting.folder / DEPLOYED / LOCKS
+    folder.mkdir(parents=True, exist_ok=True)
+    for work in works:
+        lock = FileLock(folder / Path(work.row.folder).name)
+        if lock.try_acquire():
+            try:
+                yield work
+            finally:
+                lock.release()
+            return
+    time.sleep(POLL_S)
+    yield None
 
 
 def chosen(study: optuna.Study, sweep: Sweep, top: int | None) -> list[FrozenTrial]:
@@ -140,7 +164,7 @@ def carry_on(work: Work, setting: Setting) -> None:
         setting.progress.message(f"trial {row.number}: failed ({reason})")
     else:
         row.state, made = DONE, how_made(plan)
-    row.wall_s = round(time.monotonic() - began_s, 2)
+    row.wall_s, row.ended_s = round(time.monotonic() - began_s, 2), time.time()
     row.stages = stages_of(work, out, made)
 
 
@@ -155,17 +179,6 @@ def stages_of(work: Work, out: Path, made: Mapping[str, str]) -> list[dict[str, 
             action = made.get(folder, noted["action"])
             found.append({"folder": folder, "kind": kinds[folder], "action": action, "metrics": metrics})
     return found
-
-
-def write_index(setting: Setting, rows: Sequence[Row], top: int | None) -> Path:
-    """Replaces deployed.json, whole or not at all; returns its path."""
-    path = setting.folder / INDEX
-    objectives = [{"label": entry.label, "maximize": entry.maximize} for entry in setting.sweep.objectives]
-    write_json(
-        path,
-        {"study": setting.sweep.name, "top": top, "objectives": objectives, "rows": [asdict(row) for row in rows]},
-    )
-    return path
 
 
 def failures(rows: Sequence[Row], where: Path) -> UserError | None:

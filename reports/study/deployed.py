@@ -88,11 +88,22 @@ def _lost(trial: Deployed) -> float | None:
     return None if before is None or after is None else after - before
 
 
+def _on(form: str, trial: Deployed) -> float | None:
+    return trial.last(f"{form}_overall", "deploy")
+
+
+def _paired(trial: Deployed) -> float | None:
+    before, after = _on("float", trial), _on("htp", trial)
+    return None if before is None or after is None else after - before
+
+
 COLUMNS: tuple[tuple[str, Figure, Callable[[float | None], str]], ...] = (
     ("score, float", _float_score, words.score),
     ("score, W8A16", lambda trial: trial.last("overall", "quantize"), words.score),
     ("score, HTP", lambda trial: trial.last("overall", "deploy"), words.score),
     ("HTP − float", _lost, words.signed),
+    ("pictures emulated", lambda trial: trial.last("emulated_pictures_count", "deploy"), words.number),
+    ("emulator − float on those", _paired, words.signed),
     ("emulator vs simulation, dB", lambda trial: trial.last("htp_vs_aimet_sqnr_db", "deploy"), words.number),
     ("binary, MB", lambda trial: trial.last("binary_mb", "deploy"), words.number),
 )

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.samplers --sweep scenes_ratio --trials 24 --samplers tpe random --seeds 0 1 2
 
 runs `pocketdiff sweep` for every sampler and seed, in a folder of runs each under --runs, and prints a table. Studies
-share artefacts, so a student that two of them draw is made once; the same command again continues.
+share artefacts and the scores of criteria, so a student that two of them draw is made once; the same command again
+continues.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ from pathlib import Path
 
 def hypervolume(options: argparse.Namespace, sampler: str, seed: int) -> float:
     """Runs one study to its end, or finds it there."""
+    runs, cache = options.runs / f"{sampler}_{seed}", (options.runs / ".cache").resolve()
+    runs.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(exist_ok=True)
+    if not (runs / ".cache").exists():
+        (runs / ".cache").symlink_to(cache)
     command = [sys.executable, "-m", "compress.cli", "sweep", options.sweep, "--json"]
     command += ["--trials", str(options.trials), "--workers", str(options.workers)]
     command += ["--sampler", sampler, "--seed", str(seed)]
-    command += ["--runs", str(options.runs / f"{sampler}_{seed}")]
+    command += ["--runs", str(runs)]
     command += ["--artefacts", f"file://{(options.runs / 'artefacts').resolve()}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(json.loads(done.stdout.splitlines()[-1])["hypervolume"])

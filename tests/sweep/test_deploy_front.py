@@ -19,7 +19,8 @@ from compress.errors import UserError
 from compress.progress import LineProgress
 from compress.recipe import Recipe
 from compress.sweep import Sweep, folder_of
-from compress.sweep.deploy import INDEX, chosen, deploy_front, failures
+from compress.sweep.deploy import chosen, deploy_front, failures
+from compress.sweep.deployed import DONE, FAILED, INDEX, WAITING, DeployedIndex, Row, read_rows
 from compress.sweep.front import best
 from compress.sweep.study import find_study
 from compress.sweep.trial import Setting
@@ -181,6 +182,40 @@ def test_the_command_writes_index_table_and_page(runs: Path, capsys: pytest.Capt
 
 
 @pytest.mark.slow
+def test_workers_share_the_front_between_them(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_file(runs)
+    # Long enough that a worker comes to a trial while the other is at it.
+    command = ["deploy-front", str(path), "--runs", str(runs), "--top", "4", "--c.nap_s", "1.5", "--json"]
+    assert cli.main([*command, "--workers", "2"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["trials"] == {"deployed": 4} and line["stages_run"] == 4
+    folder = folder_of(made(), runs)
+    steps = [path.read_text().splitlines() for path in folder.glob("deployed/**/steps.csv")]
+    assert [len(lines) for lines in steps] == [2] * 4, "nothing was done twice"
+    assert len({lines[0].partition(",")[2] for lines in steps}) == 2, "both worked"
+    index = json.loads((folder / INDEX).read_text())
+    assert [row["state"] for row in index["rows"]] == ["deployed"] * 4
+    assert line["wall_s"] < sum(row["wall_s"] for row in index["rows"])
+    assert cli.main([*command, "--workers", "0"]) == 2
+    assert "--workers: workers is 0. Give 1 or more." in capsys.readouterr().err
+
+
+def test_what_another_process_has_ended_is_taken_from_the_index(tmp_path: Path) -> None:
+    def rows() -> list[Row]:
+        return [Row(number=n, params={}, values=[0.0], folder=f"deployed/{n}") for n in range(3)]
+
+    ours, theirs = DeployedIndex(tmp_path, made(), None), DeployedIndex(tmp_path, made(), None)
+    mine, other = rows(), rows()
+    other[0].state, other[0].ended_s = FAILED, ours.began_s - 1  # of a command before this one: to be tried again
+    other[1].state, other[1].ended_s, other[1].reason = FAILED, ours.began_s + 1, "no space"
+    mine[2].state, mine[2].ended_s = DONE, ours.began_s + 1
+    theirs.write(other)
+    ours.write(mine)
+    assert [row.state for row in mine] == [WAITING, FAILED, DONE] and mine[1].reason == "no space"
+    assert read_rows(tmp_path / INDEX) == mine
+
+
+@pytest.mark.slow
 def test_overrides_of_the_trials_name_the_sweep_that_had_them(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_file(runs)
     assert cli.main(["deploy-front", str(path), "--runs", str(runs), "--b.steps", "2"]) == 2
@@ -198,11 +233,13 @@ def index_of(folder: Path, **metrics: Any) -> Path:
 def test_the_table_says_what_the_phone_costs(tmp_path: Path) -> None:
     distill, quantize = {"overall": 0.75}, {"overall": 0.745}
     deploy = {"overall": 0.74, "binary_mb": 9.4, "htp_vs_aimet_sqnr_db": 66.1}
+    deploy |= {"emulated_pictures_count": 60, "htp_overall": 0.7, "float_overall": 0.6833}
     index = read_deployed(index_of(tmp_path, distill=distill, quantize=quantize, deploy=deploy))
     assert index is not None
     header, row = deployed_rows(index)
     told = dict(zip(header, row, strict=True))
     assert told["score, float"] == "0.750" and told["HTP − float"] == "−0.010" and told["binary, MB"] == "9.40"
+    assert told["pictures emulated"] == "60" and told["emulator − float on those"] == "+0.017"
     assert told["emulator vs simulation, dB"] == "66.1" and told["state"] == "deployed"
 
 
