@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from threading import Thread, get_ident
 
 import pytest
 import torch
@@ -56,3 +58,20 @@ def test_a_digest_tells_names_types_shapes_and_values_apart() -> None:
     ]
     assert len({digest(tensors) for tensors in [base, *others]}) == 6
     assert digest({"a": torch.arange(12.0)[::2] / 2}) == digest(base)
+
+
+def test_who_shares_a_folder_does_not_make_what_another_is_at(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make() -> torch.Tensor:
+        made.append(get_ident())
+        time.sleep(0.3)
+        return torch.tensor([1.5])
+
+    found: list[torch.Tensor] = []
+    threads = [Thread(target=lambda: found.append(Kept(tmp_path, share=True).tensor("slow", make))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(made) == 1 and [value.tolist() for value in found] == [[1.5]] * 4
