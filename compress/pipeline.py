@@ -128,7 +128,7 @@ def compute(
     def build(out: Path) -> None:
         cache = folder.cache(options.runs / ".cache", plan.redo)
         watch = partial(options.watch, step.stage.name) if options.watch else None
-        ctx = StageContext(out, work, parent, plan.teacher, device, progress, cache, watch)
+        ctx = StageContext(out, work, parent, plan.teacher, device, progress, cache, watch, options.held)
         with provenance.Meter(work / "meter.json") as meter:
             result = call(step, ctx)
             forget_paths(out)

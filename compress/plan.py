@@ -42,7 +42,8 @@ class Options:
 
     `wait` waits for another process that is at work in the run folder, where otherwise that is a UserError. `watch` is
     told every point of the learning curves of stages that train, as (stage, steps, figures), and may end the run by
-    raising. `store` is the address of artefacts that other machines share (`compress.store`).
+    raising. `store` is the address of artefacts that other machines share (`compress.store`). `held` is given by who
+    carries out run after run: stages leave there what the next one may need again.
     """
 
     out: Path
@@ -55,6 +56,7 @@ class Options:
     wait: bool = False
     watch: Callable[[str, int, Mapping[str, float]], None] | None = None
     store: str | None = None
+    held: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("out", "runs"):

@@ -96,16 +96,18 @@ def evolve(
     bench: Bench,
     on_row: Callable[[Row, Draft], None] = lambda row, draft: None,
     reference: Sequence[Tensor] | None = None,
+    features: TeacherFeatures | None = None,
 ) -> Evolution:
     """Carries a frozen teacher through the plan's steps; `on_row` is called with every network as it is finished.
 
     Errors are against `reference`, velocities on the held-out batches; without one against the teacher's own.
+    `features` are the teacher's on the fitting batches, where they have been recorded before.
     """
     pooled_bd = samples.calibration[0].condition.pooled_bd
     draft = rehouse(teacher, None if pooled_bd is None else pooled_bd.shape[1])
     if reference is None:
         reference = predictions(teacher, samples.held_out)
-    features = TeacherFeatures(teacher, samples.fitting)
+    features = features or TeacherFeatures(teacher, samples.fitting)
     walk = _Walk(plan, samples, bench, features, reference, Ledger(draft.unet.state_dict()), on_row)
     walk.row("teacher", "teacher", draft, time.perf_counter())
     for name in plan.steps:

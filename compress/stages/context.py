@@ -35,6 +35,8 @@ class StageContext:
     device  where to compute; None for a stage whose configuration says that it uses no torch
     cache   folder shared by runs, for derived data in keyed files (rendered latents); may be deleted at any time
     watch   told every point of a training stage's learning curves, as (steps, figures); what it raises ends the stage
+    held    what stages of this process's earlier runs left in memory for those of later ones, by the stage's kind; None
+            where no run follows
     """
 
     out: Path
@@ -45,6 +47,7 @@ class StageContext:
     progress: Progress
     cache: Path
     watch: Callable[[int, Mapping[str, float]], None] | None = None
+    held: dict[str, Any] | None = None
 
     @property
     def logs(self) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import DreamLiteUNetModel
 from torch import Tensor, nn
 
+from compress.artifact import CARD, load_card
 from compress.config.budget import UNIFORM
 from compress.config.prune import PAIR, PruneConfig
 from compress.data.scenes.dataset import latent_batches
@@ -22,6 +23,7 @@ from compress.pruning.budget.scores import stage_scores
 from compress.pruning.calibration import noised, predictions, velocity_mse
 from compress.pruning.criteria.layers import skip_errors
 from compress.pruning.evolution import PLAIN, Evolution, Plan, Row, Samples, evolve, rehouse, target
+from compress.pruning.features import TeacherFeatures
 from compress.pruning.plan import Budget, plan_widths
 from compress.pruning.reach import unreachable
 from compress.pruning.remembered import RememberedScores
@@ -44,32 +46,28 @@ def run(config: PruneConfig, ctx: StageContext) -> StageResult:
 
     That is the teacher, or a student that an earlier stage has pruned from it; errors are against the teacher in both.
     """
-    folder = ctx.parent or ctx.teacher
-    assert folder is not None
-    system = DiffusionSystem.load(folder, ctx.device)
-    parent = system.unet.eval().requires_grad_(False)
-    plan = make_plan(config, parent, system)
-    samples = draw_samples(config, system)
-    measure = reference_of(ctx, parent, samples)
+    ground = ground_of(config, ctx)
+    parent, samples, measure = ground.parent, ground.samples, ground.measure
+    plan = make_plan(config, parent, ground.system)
     chance = torch.Generator().manual_seed(config.seed)
     remembered = RememberedScores(Kept(ctx.cache / SCORES, share=True), samples.calibration)
     bench = Bench(
         samples.calibration, config.criterion, chance, config.kv_merge, config.layer_rule, remembered=remembered
     )
     if config.budget is not None and config.budget.allocation != UNIFORM:
-        plan = make_plan(config, parent, system, scores_of(parent, system, bench))
+        plan = make_plan(config, parent, ground.system, scores_of(parent, ground.system, bench))
     ctx.progress.start(len(plan.steps) + 2, "steps", "pruning")
 
     def tell(row: Row, draft: Draft) -> None:
         ctx.progress.advance(1, parameters_m=row.parameters_m, velocity_mse=row.velocity_mse)
 
-    evolution = evolve(parent, plan, samples, bench, tell, measure.velocities)
+    evolution = evolve(parent, plan, samples, bench, tell, measure.velocities, ground.features)
     rows = list(evolution.rows)
-    if folder != ctx.teacher:
+    if ctx.parent not in (None, ctx.teacher):
         rows[0] = replace(rows[0], title="the student so far")
     if config.unstructured_baseline:
         rows.append(unstructured_row(parent, evolution.rows, samples, measure))
-    system.with_unet(evolution.draft.unet).save(ctx.out)
+    ground.system.with_unet(evolution.draft.unet).save(ctx.out)
     evolution.ledger.save(ctx.out / TABLE)
     mse = reopened_mse(ctx.out, ctx.device, samples, measure, not plan.goal.plain)
     return result(evolution, rows, mse, measure)
@@ -81,6 +79,44 @@ class Reference:
 
     velocities: list[Tensor]
     parameters_m: float
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all students that are pruned from one network have in common, and no student changes."""
+
+    system: DiffusionSystem
+    parent: Any
+    samples: Samples
+    measure: Reference
+    features: TeacherFeatures
+
+
+def ground_of(config: PruneConfig, ctx: StageContext) -> Ground:
+    """What this process has held since its last run, if that is the same; else laid now, and held if runs follow."""
+    folder = ctx.parent or ctx.teacher
+    assert folder is not None
+    counts = config.calibration_samples, config.fitting_samples, config.held_out_samples
+    cards = [load_card(place).content_hash for place in (folder, ctx.teacher) if place and (place / CARD).is_file()]
+    known = (*cards, *counts, config.seed, str(ctx.device))
+    if ctx.held is not None and cards:
+        found, ground = ctx.held.get(config.kind, (None, None))
+        if found != known:
+            ctx.held[config.kind] = None, None  # two of them would take twice the memory
+            ground = lay_ground(config, ctx, folder)
+            ctx.held[config.kind] = known, ground
+        return cast(Ground, ground)
+    return lay_ground(config, ctx, folder)
+
+
+def lay_ground(config: PruneConfig, ctx: StageContext, folder: Path) -> Ground:
+    """Reads the network, draws the samples, and asks the teacher about them."""
+    system = DiffusionSystem.load(folder, ctx.device)
+    parent: Any = system.unet.eval().requires_grad_(False)
+    make_plan(config, parent, system)  # tells mistakes before any work
+    samples = draw_samples(config, system)
+    measure = reference_of(ctx, parent, samples)
+    return Ground(system, parent, samples, measure, TeacherFeatures(parent, samples.fitting))
 
 
 def reference_of(ctx: StageContext, parent: nn.Module, samples: Samples) -> Reference:

@@ -28,7 +28,7 @@ from compress.study_record import CLIMB, FOLDER, REASON, WORKER
 from compress.sweep.definition import Sweep
 from compress.sweep.early import pruner
 from compress.sweep.ladder import climb_of, climbers, ended, entered, hopeless, rests, why_stopped
-from compress.sweep.sampling import kind_for_next, next_point, sampler
+from compress.sweep.sampling import kind_for_next, next_point, sampler, seed_of
 from compress.sweep.trial import RECORD
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Claims:
 
     def _prepare(self, number: int, kind: str) -> None:
         """Gives the study what draws a trial's parameters and what may stop it."""
-        self.study.sampler, self.study.pruner = sampler(self._seed + number, kind), pruner(self._sweep)
+        self.study.sampler, self.study.pruner = sampler(seed_of(self._seed, number), kind), pruner(self._sweep)
 
     def _others(self, before: int | None = None) -> list[FrozenTrial]:
         """Trials that are carried out, or will be; of those that are running only the ones before a number."""

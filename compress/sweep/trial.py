@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ class Setting:
     device: str
     progress: TerminalProgress | LineProgress
     store: str | None = None  # of artefacts
+    held: dict[str, Any] = field(default_factory=dict)  # what trials leave in memory for the next
 
 
 def carry_out(trial: optuna.Trial, setting: Setting) -> tuple[float, ...]:
@@ -61,7 +62,14 @@ def carry_out(trial: optuna.Trial, setting: Setting) -> tuple[float, ...]:
     (out / RECORD).unlink(missing_ok=True)  # without it the trial counts as unfinished, and nothing of it is collected
     try:
         options = Options(
-            out, setting.runs, until=until, device=setting.device, wait=True, watch=watch, store=setting.store
+            out,
+            setting.runs,
+            until=until,
+            device=setting.device,
+            wait=True,
+            watch=watch,
+            store=setting.store,
+            held=setting.held,
         )
         plan = run(recipe, options, setting.progress)
         if watch is not None:

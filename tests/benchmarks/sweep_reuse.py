@@ -3,9 +3,10 @@
     pocketdiff sweep scenes_ratio --trials 24 --workers 2
     python -m tests.benchmarks.sweep_reuse [--sweep scenes_ratio] [--count 6] [--workers 2] [--runs runs]
 
-carries out some trials of the finished study again, as many side by side as the sweep had workers, each in an empty
-folder of runs with an empty cache, and prints one line of JSON: seconds a trial takes of a worker's time, with reuse
-(over the whole study, from its first trial's start to its last one's end) and without. Both without Python's imports.
+carries out some trials of the finished study again, as many side by side as the sweep had workers, each in a process of
+its own and an empty folder of runs with an empty cache, and prints one line of JSON: seconds a trial takes of a worker's time, with reuse
+(over the whole study, from its first trial's start to its last one's end) and without; there Python's imports are
+left out.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def main() -> None:
     chosen = [done[place * len(done) // options.count] for place in range(options.count)]
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // options.workers))
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, spawn, prepare) as pool:
+    with ProcessPoolExecutor(options.workers, spawn, prepare, max_tasks_per_child=1) as pool:
         jobs = [pool.submit(alone, options.sweep, trial.params) for trial in chosen]
         found = {str(trial.number): round(job.result(), 1) for trial, job in zip(chosen, jobs, strict=True)}
     alone_s = statistics.fmean(found.values())

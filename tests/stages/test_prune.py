@@ -1,11 +1,14 @@
 """The prune stage: a teacher's folder in, a student's folder out, that stock diffusers loads."""
 
 import json
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from diffusers import DreamLiteUNetModel, UNet2DConditionModel
+from safetensors.torch import load_file
 
 from compress.config.budget import Budget
 from compress.config.prune import CRITERIA, LAYER_RULES, STEPS, PruneConfig
@@ -16,7 +19,7 @@ from compress.pruning.budget.goal import largest_of
 from compress.pruning.criteria import CRITERIA as SCORERS
 from compress.pruning.criteria import LAYER_RULES as RULES
 from compress.pruning.surgery import OPERATORS
-from compress.stages.prune import TABLE, run, unreachable
+from compress.stages.prune import TABLE, draw_samples, run, unreachable
 from students.spec import StudentSpec, with_heads
 from students.system import DiffusionSystem
 from tests.tiny import SPEC as STUDENT
@@ -106,6 +109,33 @@ def test_a_student_pruned_in_two_stages_is_measured_against_the_teacher(teacher,
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_what_runs_of_one_process_have_in_common_is_held_and_changes_nothing(teacher, pruned, tmp_path, monkeypatch):
+    place = shutil.copytree(teacher, tmp_path / "teacher")
+    (place / "card.json").write_text("{}")
+    monkeypatch.setattr("compress.stages.prune.load_card", lambda folder: SimpleNamespace(content_hash="same"))
+    laid = []
+    monkeypatch.setattr(
+        "compress.stages.prune.draw_samples", lambda *given: laid.append(given[0]) or draw_samples(*given)
+    )
+    held = {}
+
+    def made(name, config):
+        ctx = replace(context(tmp_path / name, parent=place, teacher=place), held=held)
+        return run(config, ctx), load_file(ctx.out / "unet" / "diffusion_pytorch_model.safetensors")
+
+    first, again, other = made("a", CONFIG), made("b", CONFIG), made("c", replace(CONFIG, criterion="magnitude"))
+    assert len(laid) == 1 and len(held) == 1
+    alone = load_file(pruned[0] / "unet" / "diffusion_pytorch_model.safetensors")
+    for result, weights in (first, again):
+        assert result.metrics == pytest.approx(pruned[1].metrics, rel=1e-6)
+        assert weights.keys() == alone.keys()
+        assert all(torch.allclose(weights[name], alone[name], atol=1e-5) for name in alone)
+    assert other[0].metrics["velocity_mse"] != first[0].metrics["velocity_mse"]
+    made("d", replace(CONFIG, seed=1))
+    assert len(laid) == 2 and len(held) == 1
+
+
 def test_a_budget_chooses_the_widths(teacher, tmp_path):
     config = replace(CONFIG, budget_parameters_m=1.0, compensated=(), criterion="random", unstructured_baseline=False)
     with pytest.raises(UserError, match="no legal student meets parameters_m 1"):

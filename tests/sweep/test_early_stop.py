@@ -16,7 +16,7 @@ from compress.recipe import Recipe
 from compress.study_record import FOLDER, REASON
 from compress.sweep import EarlyStop, Ladder, Objective, Sweep, folder_of
 from compress.sweep.early import PRUNERS, STARTUP_TRIALS, Watch, pruner
-from compress.sweep.sampling import SAMPLERS, kind_for_next, sampler
+from compress.sweep.sampling import SAMPLERS, kind_for_next, sampler, seed_of
 from compress.sweep.study import open_study
 from compress.sweep.worker import run_sweep
 from reports.study.read import read_study
@@ -127,6 +127,12 @@ def test_every_sampler_draws_the_same_for_the_same_seed(kind: str) -> None:
 
     first = drawn()
     assert first == drawn() and len({tuple(params.items()) for params in first}) > 6
+
+
+def test_studies_of_neighbouring_seeds_have_no_draw_in_common() -> None:
+    seeds = [seed_of(seed, number) for seed in range(20) for number in range(200)]
+    assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**32 for seed in seeds)
+    assert seed_of(3, 7) == seed_of(3, 7)
 
 
 def test_a_gaussian_process_does_not_ask_twice_for_what_breaks_a_constraint() -> None:
