@@ -4,9 +4,9 @@
     python -m tests.benchmarks.sweep_reuse [--sweep scenes_ratio] [--count 6] [--workers 2] [--runs runs]
 
 carries out some trials of the finished study again, as many side by side as the sweep had workers, each in a process of
-its own and an empty folder of runs with an empty cache, and prints one line of JSON: seconds a trial takes of a worker's time, with reuse
-(over the whole study, from its first trial's start to its last one's end) and without; there Python's imports are
-left out.
+its own with an empty folder of runs and an empty cache, and prints one line of JSON: seconds a trial takes of a
+worker's time, with reuse (over the whole study, from its first trial's start to its last one's end) and without; there
+Python's imports are left out.
 """
 
 from __future__ import annotations
