@@ -162,8 +162,11 @@ def write_file(folder: Path) -> Path:
 def test_the_command_writes_index_table_and_page(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_file(runs)
     command = ["deploy-front", str(path), "--runs", str(runs), "--c.steps", "3"]
+    optuna.logging.set_verbosity(optuna.logging.INFO)  # as a process has it that begins
     assert cli.main([*command, "--json"]) == 0
-    line = json.loads(capsys.readouterr().out)
+    written = capsys.readouterr()
+    assert "A new study" not in written.err
+    line = json.loads(written.out)
     folder = folder_of(made(), runs)
     front = read_study(folder).front
     assert line["trials"] == {"deployed": len({trial.folder for trial in front})}
