@@ -8,7 +8,7 @@ from reports import words
 from reports.findings import Tile
 from reports.study import grid
 from reports.study.payload import covered, reference
-from reports.study.record import COMPLETE, Study, Trial
+from reports.study.record import COMPLETE, PRUNED, Study, Trial
 from reports.study.tables import shown
 
 NAMES = {"complete": "complete", "pruned": "pruned", "fail": "failed", "running": "running", "waiting": "waiting"}
@@ -56,6 +56,12 @@ def summary(study: Study) -> str:
     broken = sum(trial.judged and not trial.feasible for trial in study.trials)
     if broken:
         sentences.append(f"{broken} break a constraint and stand apart.")
+    unborn = [trial for trial in study.trials if trial.state == PRUNED and not trial.folder]  # nothing was run of them
+    kept = sum(trial.feasible for trial in unborn)
+    if unborn:
+        why = [(len(unborn) - kept, "for a constraint"), (kept, "as the repeat of another")]
+        told = " and ".join(f"{count} {reason}" for count, reason in why if count)
+        sentences.append(f"Not carried out: {told}.")
     endless = sum(trial.state == COMPLETE and not trial.judged for trial in study.trials)
     if endless:
         sentences.append(f"{endless} ended without a finite value.")

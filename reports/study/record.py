@@ -10,7 +10,7 @@ from pathlib import Path
 from reports.study.front import Point, front
 
 Value = float | int | str | bool | None  # of a parameter
-COMPLETE = "complete"
+COMPLETE, PRUNED = "complete", "pruned"
 
 
 @dataclass(frozen=True, kw_only=True)

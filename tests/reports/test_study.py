@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from reports.record import ReportError
+from reports.study.findings import summary
 from reports.study.html import write_study
 from reports.study.payload import covered, embedded
 from reports.study.pictures import spread
@@ -203,3 +204,13 @@ def test_latex_escapes_what_it_must():
     text = latex(["a_b", "50 %"], [["x & y", "−1"]])
     assert r"a\_b & 50 \%" in text and r"x \& y & $-$1 \\" in text
     assert text.startswith(r"\begin{tabular}{lr}")
+
+
+def test_the_head_tells_why_trials_were_not_carried_out(tmp_path):
+    above, twin = {"state": "pruned", "values": None, "constraints": [0.5]}, {"state": "pruned", "values": None}
+    stopped = twin | {"folder": "trial-3", "reason": "behind others"}
+    trials = [TRIAL, above, twin | {"constraints": [-0.1]}, twin, stopped]
+    numbered = [TRIAL | trial | {"number": number} for number, trial in enumerate(trials)]
+    told = read_study(written(tmp_path, trials=numbered, constraints=[{"label": "size", "at_most": 1.0}]))
+    assert summary(told).endswith("Not carried out: 1 for a constraint and 2 as the repeat of another.")
+    assert "Not carried out" not in summary(read_study(written(tmp_path, trials=[TRIAL])))
