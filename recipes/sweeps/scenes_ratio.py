@@ -40,15 +40,15 @@ CRITERIA = ("magnitude", "activation", "taylor", "fisher", "diff_pruning", "obs_
 VARIED = ("depth", "width", "feed_forward")  # steps that trials differ in; the others are carried out once for all
 AT_MOST_M = 7.56  # 35 % of the teacher's parameters
 POOL = 16_384  # samples a task; no stage of the short way sees as many
-RECOVERY_STEPS, JOINT_STEPS = 200, 200
+RECOVERY_STEPS, JOINT_STEPS = 200, 1_200
 FLOW: dict[str, Any] = scenes_full.FLOW | {"validate_images": 0, "warmup_steps": 20, "ema_decay": 0.98}
 FLOW |= {"pool_samples": POOL}
 SHORT: dict[str, dict[str, Any]] = {
-    "distill": {"steps": 120, "regression_steps": 100, "paths": 384, "pool_samples": POOL, "validate_images": 0},
+    "distill": {"steps": 180, "regression_steps": 150, "paths": 512, "pool_samples": POOL, "validate_images": 0},
     "quantize": {"generations": 16, "edits": 16},  # as good as more (reports/LOG.md)
-    "deploy": {"eval_images": 60},  # an emulated forward takes seconds
+    "deploy": {"eval_images": 120},  # an emulated forward takes a second
 }
-PICTURES = 140  # of a kind, for the scores of the last stages
+PICTURES = 500  # of a kind, for the scores of the last stages
 VELOCITY_SQUARE = 1.61  # mean square of the velocity itself: the error of a network that answers zero
 
 
@@ -104,6 +104,7 @@ def sweep() -> Sweep:
         description="Student size against velocity error after pruning.",
         sample=sample,
         finish=finish,
+        sampler="gp",  # some 200 points keep the limit, and 24 trials are few: TPE is hardly better than chance there
         constraints=(student_limit("parameters_m", AT_MOST_M),),
         objectives=(
             Objective(stage="prune", metric="velocity_mse", label="velocity error", worst=VELOCITY_SQUARE),

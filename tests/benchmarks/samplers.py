@@ -1,6 +1,6 @@
 """A sampler against random search: hypervolume after equal numbers of trials, over several seeds.
 
-    python -m tests.benchmarks.samplers --sweep scenes_ratio --trials 24 --samplers tpe random --seeds 0 1 2
+    python -m tests.benchmarks.samplers --sweep scenes_ratio --trials 24 --samplers gp random --seeds 0 1 2
 
 runs `pocketdiff sweep` for every sampler and seed, in a folder of runs each under --runs, and prints a table. Studies
 share artefacts and the scores of criteria, so a student that two of them draw is made once; the same command again
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--sweep", default="scenes_ratio")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--samplers", nargs="+", default=["tpe", "random"])
+    parser.add_argument("--samplers", nargs="+", default=["gp", "random"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs/samplers"))
     options = parser.parse_args()
