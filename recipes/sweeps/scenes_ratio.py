@@ -7,11 +7,11 @@ Hardware
     2 CPU cores; with --storage, as many machines as there are.
 
 Time
-    7 min on 2 cores without AVX-512: 96 s for what all trials share, then 24 s a trial and core. Six of the trials by
-    themselves took 126 s each, 3.7 times a trial's share of the sweep (python -m tests.benchmarks.sweep_reuse).
+    7 min 20 s on 2 cores without AVX-512: 90 s for what all trials share, then 25 s a trial and core. Six trials by
+    themselves took 126 s each, 3.7 times a trial's share of a sweep of 7 min (python -m tests.benchmarks.sweep_reuse).
 
 Expected
-    Six of the 24 on the front, from 1.55 M parameters at a velocity error of 0.338 to 4.45 M at 0.232; a middle stage
+    Six of the 24 on the front, from 1.55 M parameters at a velocity error of 0.323 to 4.45 M at 0.232; a middle stage
     of 128 channels is worth most. The error before training ranks students, it does not score them.
     `pocketdiff deploy-front scenes_ratio --workers 2` takes the front on to the phone by a short way, whose lengths can
     be changed (--joint.steps 6000).
