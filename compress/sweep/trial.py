@@ -106,7 +106,8 @@ def check_twins(trial: optuna.Trial, sweep: Sweep) -> None:
     if sweep.grid is not None or FOLDER in trial.user_attrs:  # a grid repeats what failed; a trial may go on
         return
     for other in trial.study.get_trials(deepcopy=False):
-        if other.number < trial.number and entered(other) and other.params == trial.params:
+        first = other.number < trial.number or FOLDER in other.user_attrs  # of two that begin at once, one gives way
+        if other.number != trial.number and first and entered(other) and other.params == trial.params:
             raise Infeasible(f"the same as trial {other.number}")
 
 

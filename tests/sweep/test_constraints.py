@@ -6,12 +6,15 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
 
 from compress.errors import UserError
 from compress.progress import LineProgress
+from compress.study_record import FOLDER
 from compress.sweep import Constraint, Sweep, folder_of
 from compress.sweep.sampling import SAMPLERS
+from compress.sweep.trial import Infeasible, check_twins
 from compress.sweep.worker import MAX_INFEASIBLE, run_sweep
 from tests.sleeper import SleepConfig, sleeping_sweep
 
@@ -76,3 +79,18 @@ def test_a_space_that_is_used_up_is_one_message_and_nothing_is_lost(
     with pytest.raises(UserError, match=r"30 trials in a row .* the same as trial \d\. .*make the space larger"):
         run_sweep(few, tmp_path, 9, progress=LineProgress(io.StringIO()))
     assert len(list(folder_of(few, tmp_path).glob("trial-*/trial.json"))) == 4
+
+
+def test_of_two_that_draw_the_same_at_once_one_gives_way() -> None:
+    made, study = sleeping_sweep("naps"), optuna.create_study(directions=["minimize", "minimize"])
+    for _ in range(3):
+        study.enqueue_trial({"seed": 0, "width": 2})
+    slow, quick, late = (study.ask() for _ in range(3))
+    made.sample(quick)
+    check_twins(quick, made)
+    quick.set_user_attr(FOLDER, "trial-1")
+    for other in (slow, late):  # the first had a lower number, but had not drawn yet
+        made.sample(other)
+        with pytest.raises(Infeasible, match="the same as trial"):
+            check_twins(other, made)
+    check_twins(quick, made)  # it may go on, whoever draws its point now

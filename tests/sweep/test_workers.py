@@ -85,11 +85,11 @@ def kill_at_random(process: subprocess.Popen[str], logs: Path, kills: int) -> in
 
 
 def check_whole(folder: Path, study: optuna.Study, trials: int) -> None:
-    """As many trials as were asked for, each complete exactly once and none twice; every artefact sound, computed once,
-    and belonging to a trial."""
+    """As many trials as were asked for, each complete exactly once; every artefact sound, computed once, and belonging
+    to a trial."""
     done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     others = [trial for trial in study.trials if trial.state.name != "COMPLETE"]
-    assert len(done) == trials and len({tuple(trial.params.values()) for trial in done}) == trials
+    assert len(done) == trials
     assert all(trial.user_attrs["reason"].startswith("the same as trial") for trial in others)
     folders = {folder / trial.user_attrs["folder"] for trial in done}
     assert set(folder.glob("trial-*")) == folders
