@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
 from reports.layers import before, in_order
-from reports.record import HEADLINES, Kept, Record, ReportError, Sample, Score
+from reports.record import HEADLINES, Kept, Record, ReportError, Sample, Score, Verdicts
 
 CARD = "card.json"
 SAMPLING = "sampling.json"  # beside it: how a checkpoint is sampled
@@ -51,6 +52,7 @@ def read_record(folder: Path, outside: bool = False) -> Record:
         evolution=[row for row in extra.get("evolution", []) if row.get("step") is not None],
         kept=_kept(extra.get("kept", {}), extra.get("depth", {})),
         samples=_samples(folder / "samples"),
+        verdicts=read_verdicts(folder),
         wall_s=float(card.get("wall_s") or 0.0),
         peak_rss_gb=float(card.get("peak_rss_gb") or 0.0),
         created_utc=card.get("created_utc", ""),
@@ -152,6 +154,25 @@ def _kept(raw: dict[str, Any], depth: dict[str, list[int]]) -> dict[str, Kept]:
                 continue
             found[group] = Kept(str(row.get("kind", "")), int(row["kept"]), units, share)
     return {group: found[group] for group in in_order(found)}
+
+
+def read_verdicts(folder: Path) -> tuple[Verdicts, ...]:
+    """What samples/verdicts.csv beside a card tells; nothing where there is none, as of artefacts made before it."""
+    path = folder / "samples" / "verdicts.csv"
+    if not path.is_file():
+        return ()
+    found: dict[str, Verdicts] = {}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                form, digits = row["form"], row["verdicts"]
+                if set(digits) - {"0", "1"}:
+                    raise ValueError(f"verdicts {digits[:20]!r}")
+                mine = found.setdefault(form, Verdicts(form, int(row["seed"]), int(row["pictures"]), {}))
+                mine.tasks[_task(row["task"])] = digits
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReportError(f"{path}: no table of verdicts ({error!r}). Run the stage again.") from None
+    return tuple(found.values())
 
 
 def _samples(folder: Path) -> list[Sample]:

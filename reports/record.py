@@ -43,6 +43,19 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """The verifier's verdicts one by one, by one form of a checkpoint's network.
+
+    Two of them are of the same requests and noise where `seed` and `pictures` (asked for of a kind) are equal.
+    """
+
+    form: str  # "" for the checkpoint's own; float, aimet and htp beside it
+    seed: int
+    pictures: int
+    tasks: dict[tuple[str, str], str]  # ("t2i", "counting") -> a digit a picture, 1 for accepted
+
+
+@dataclass(frozen=True)
 class Kept:
     """How many of a layer group's units survived pruning, and what share of the group's importance they carried."""
 
@@ -86,6 +99,7 @@ class Record:
     evolution: list[dict[str, Any]]  # one row per pruning step: its name and figures
     kept: dict[str, Kept]  # layer group -> what pruning left of it
     samples: list[Sample]
+    verdicts: tuple[Verdicts, ...]  # one by one, of this checkpoint and of other forms of it
     wall_s: float
     peak_rss_gb: float
     created_utc: str

@@ -76,6 +76,11 @@ def signed(value: float | None) -> str:
     return NO_FIGURE if value is None else f"{value:+.3f}".replace("-", "−")
 
 
+def signed_within(value: float | None, half: float | None) -> str:
+    """The same with the half width of its interval, where that is known: "+0.012 ± 0.009"."""
+    return signed(value) if value is None or half is None else f"{signed(value)} ± {half:.3f}"
+
+
 def quantity(name: str, value: float) -> str:
     """A metric's value with the unit of its name: ("binary_mb", 9.4) -> "9.40 MB"."""
     unit = unit_of(name)

@@ -14,6 +14,8 @@ import pytest
 from diffusers import DreamLiteUNetModel
 from PIL import Image
 
+from reports.cards import read_verdicts
+
 STAGES = (
     "10-prune",
     "20-t2i",
@@ -69,6 +71,21 @@ def test_the_binary_is_whole_on_the_htp_and_computes_what_was_simulated(run: Pat
     assert metrics["htp_vs_aimet_sqnr_db"] >= 55
     # int8 weights of a student that was hardly trained, calibrated on 8 trajectories; scenes itself is held to 35 dB
     assert metrics["htp_vs_float_sqnr_db"] >= 30
+
+
+@pytest.mark.slow
+def test_last_stages_can_be_compared_picture_by_picture(run: Path) -> None:
+    own = {}
+    for stage in STAGES[-3:]:
+        metrics = json.loads((run / stage / "card.json").read_text())["metrics"]
+        (own[stage],) = read_verdicts(run / stage)
+        assert (own[stage].form, own[stage].pictures) == ("", 14)
+        t2i = [digits.count("1") / len(digits) for (kind, _), digits in own[stage].tasks.items() if kind == "t2i"]
+        assert sum(t2i) / len(t2i) == pytest.approx(metrics["t2i"])
+    assert own["80-quantize"] == own["90-deploy"]
+    assert {task: len(digits) for task, digits in own["70-distill"].tasks.items()} == {
+        task: len(digits) for task, digits in own["80-quantize"].tasks.items()
+    }
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from compress.evaluation.scenes_bench import (
     judge_generation,
     t2i_samples,
 )
+from compress.evaluation.verdicts import save_verdicts
 from compress.quantization.runtime import QUANTIZED, open_runtime
 from compress.stages.context import Progress
 from students.system import DiffusionSystem
@@ -30,7 +31,8 @@ def measure(
 ) -> dict[str, float]:
     """Scores the checkpoint in `folder` on `images` prompts (and edits) and writes `folder/samples/`.
 
-    One picture a task goes into the samples, the same prompts and noise for every checkpoint. Returns flat metrics:
+    One picture a task goes into the samples, the same prompts and noise for every checkpoint; beside them lie the
+    verdicts on all scored ones. Returns flat metrics:
     t2i, edit, overall with their intervals, each task, held-out pairs and the PSNR of untouched pixels.
     """
     system = DiffusionSystem.load(folder, device)
@@ -45,4 +47,5 @@ def measure(
         return {}
     make = generator_of(system, SEED, denoiser=denoiser)
     scores = evaluate(make, images, SEED, progress, edits=system.edits)
+    save_verdicts(folder, scores.verdicts, SEED, images)
     return {**scores.metrics(), "scored_images": float(images)}

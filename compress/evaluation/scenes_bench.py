@@ -67,6 +67,7 @@ class ScenesReport:
     tasks: dict[str, Score] = field(default_factory=dict)
     parts: dict[str, Score] = field(default_factory=dict)
     untouched_psnr_db: float | None = None
+    verdicts: dict[str, str] = field(default_factory=dict)  # of each task a digit a picture, 1 for accepted
 
     def to_json(self) -> str:
         """One line; `t2i`, `edit`, `overall` are numbers from 0 to 1, the rest holds the parts and intervals."""
@@ -179,23 +180,29 @@ def report(
 ) -> ScenesReport:
     """Scores from judged pictures."""
     tasks = {task: _score(generation, task) for task in T2I_TASKS}
+    verdicts = {task: _digits(generation, task) for task in T2I_TASKS}
     t2i = Score.mean(list(tasks.values()))
     edit, parts = None, {}
     if editing:
         kinds = {f"edit_{task}": _score(editing, task) for task in EDIT_TASKS}
         edit = Score.mean(list(kinds.values()))
         tasks |= kinds
+        verdicts |= {f"edit_{task}": _digits(editing, task) for task in EDIT_TASKS}
         for part in ("carried_out", "unchanged"):
             parts[part] = Score.of(sum(j.verdict.parts.get(part, False) for j in editing), len(editing))
     if held_out:
         parts["held_out"] = Score.of(sum(j.verdict.ok for j in held_out), len(held_out))
     overall = t2i if edit is None else Score.mean([t2i, edit])
-    return ScenesReport(t2i, edit, overall, tasks, parts, float(np.mean(psnrs)) if psnrs else None)
+    return ScenesReport(t2i, edit, overall, tasks, parts, float(np.mean(psnrs)) if psnrs else None, verdicts)
 
 
 def _score(judged: Sequence[Judged], task: str) -> Score:
     mine = [one for one in judged if one.task == task]
     return Score.of(sum(one.verdict.ok for one in mine), len(mine))
+
+
+def _digits(judged: Sequence[Judged], task: str) -> str:
+    return "".join(str(int(one.verdict.ok)) for one in judged if one.task == task)
 
 
 def generator_of(

@@ -16,6 +16,7 @@ from compress.evaluation.scenes_bench import (
     judge_generation,
     t2i_samples,
 )
+from compress.evaluation.verdicts import save_verdicts
 from compress.stages.context import Progress
 from students.system import DiffusionSystem
 from teachers.base import VelocityModel
@@ -28,12 +29,17 @@ def scores(
     progress: Progress | None = None,
     seed: int = SEED,
     held_out: bool = True,
+    folder: Path | None = None,
+    form: str = "",
 ) -> dict[str, float]:
     """t2i, edit, overall, tasks and intervals of `images` prompts and as many edits; prompts and noise fixed by seed.
 
-    The seed of `compress.evaluation.measure` by default, so that the float parent's card holds the same pictures.
+    The seed of `compress.evaluation.measure` by default, so that the float parent's card holds the same pictures. With
+    a `folder` the verdicts one by one are left beside its samples, under the name `form`.
     """
     report = evaluate(generator_of(system, seed, denoiser=denoiser), images, seed, progress, held_out=held_out)
+    if folder is not None:
+        save_verdicts(folder, report.verdicts, seed, images, form)
     return {**report.metrics(), "scored_images": float(images)}
 
 

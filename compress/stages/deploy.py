@@ -26,6 +26,7 @@ from compress.data.calibration import CalibrationSet
 from compress.data.scenes.world import render
 from compress.errors import UserError
 from compress.evaluation.scenes_bench import edit_samples
+from compress.evaluation.verdicts import copy_verdicts
 from compress.judge import cost_of
 from compress.kept import Kept
 from compress.quantization.compile_memory import check_memory
@@ -84,8 +85,9 @@ def run(config: DeployConfig, ctx: StageContext) -> StageResult:
             "aimet": (with_runtime(system, ctx.out, "simulation", target.arch), simulated),
             "float": (system, forms["float"]),
         }
-        metrics |= picture_parity(wholes, config.eval_images, ctx.progress)
+        metrics |= picture_parity(wholes, config.eval_images, ctx.progress, ctx.out)
     metrics |= deployed_scores(ctx.parent, metrics)
+    copy_verdicts(ctx.parent, ctx.out)
     save_sample_pictures(ctx.out, with_runtime(system, ctx.out, "onnx"), onnx)
     return StageResult(metrics, curves, {"layers": rows} if rows else {}, spec=dict(unet.config))
 
@@ -156,9 +158,10 @@ def held_out_pictures(config: DeployConfig) -> Tensor:
 
 
 def picture_parity(
-    wholes: Mapping[str, tuple[DiffusionSystem, HostDenoiser]], pictures: int, progress: Progress
+    wholes: Mapping[str, tuple[DiffusionSystem, HostDenoiser]], pictures: int, progress: Progress, out: Path
 ) -> dict[str, float]:
-    """Scores of the same pictures, half of them edits, by the system's form on the emulator ("htp") and the others."""
+    """Scores of the same pictures, half of them edits, by the system's form on the emulator ("htp") and the others; the
+    verdicts one by one go into `out`."""
     half = max(1, pictures // 2)
     system, emulated = wholes["htp"]
     assert isinstance(emulated, EmulatedUNet)
@@ -167,7 +170,7 @@ def picture_parity(
     emulated.runner.after_row = progress.advance
     found: dict[str, float] = {"emulated_pictures_count": 2 * half}
     for form, (whole, denoiser) in wholes.items():
-        values = scores(whole, denoiser, half, held_out=False)
+        values = scores(whole, denoiser, half, held_out=False, folder=out, form=form)
         found |= {f"{form}_{name}": values[name] for name in SCORES}
     emulated.runner.after_row = None
     return found

@@ -104,7 +104,7 @@ def run(config: QatConfig, ctx: StageContext) -> StageResult:
     whole = with_runtime(system, ctx.out, "onnx")
     images = scored_images(ctx.parent) if config.score_images is None else config.score_images
     if images:
-        metrics |= scores(whole, onnx, images, ctx.progress)
+        metrics |= scores(whole, onnx, images, ctx.progress, folder=ctx.out)
     save_sample_pictures(ctx.out, whole, onnx)
     curves = stage.curves | {"aimet_vs_float_sqnr_db_by_step": [(float(i), v) for i, v in enumerate(found.by_step_db)]}
     unet: Any = system.unet

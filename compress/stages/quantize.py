@@ -92,7 +92,7 @@ def run(config: QuantizeConfig, ctx: StageContext) -> StageResult:
     whole = with_runtime(system, ctx.out, "onnx")
     images = scored_images(ctx.parent) if config.score_images is None else config.score_images
     if images:
-        metrics |= scores(whole, forms.onnx, images, ctx.progress)
+        metrics |= scores(whole, forms.onnx, images, ctx.progress, folder=ctx.out)
     save_sample_pictures(ctx.out, whole, forms.onnx)
     curve = [(float(step), value) for step, value in enumerate(aimet_vs_float.by_step_db)]
     return StageResult(metrics, {"aimet_vs_float_sqnr_db_by_step": curve}, spec=dict(unet.config))

@@ -9,8 +9,10 @@ from typing import Any
 
 from reports.collect import Run
 from reports.record import HEADLINES, Record, ReportError, Score
+from reports.study import paired
 
 Z95 = 1.959964
+Scored = tuple[Record | None, Score | None]  # a stage and one of its scores
 COSTS = ("parameters_m", "macs_g", "size_mb", "steps", "wall_s")
 
 
@@ -23,6 +25,7 @@ class Difference:
     high: float | None = None
     overlap: bool | None = None  # of the two scores' own intervals
     p_value: float | None = None
+    paired: bool = False  # whether both answered the same requests, and their verdicts were compared one by one
 
     @property
     def certain(self) -> bool:
@@ -59,6 +62,15 @@ def difference(base: Score, new: Score, share: bool) -> Difference:
     return Difference(value, low, high, overlap, two_sided(value / error) if error > 0 else None)
 
 
+def paired_difference(base: Score, new: Score, error: float) -> Difference:
+    """The difference of two scores on the same requests, by its standard error over matched verdicts."""
+    value = new.value - base.value
+    overlap = None
+    if base.low is not None and base.high is not None and new.low is not None and new.high is not None:
+        overlap = base.low <= new.high and new.low <= base.high
+    return Difference(value, value - Z95 * error, value + Z95 * error, overlap, two_sided(value / error), True)
+
+
 def two_proportions(share_a: float, n_a: int, share_b: float, n_b: int) -> float:
     """Two-sided p-value of the pooled z-test that two shares of `n_a` and `n_b` samples are equal."""
     pooled = (share_a * n_a + share_b * n_b) / (n_a + n_b)
@@ -81,19 +93,29 @@ def final(run: Run) -> Record:
 
 def score_rows(records: Sequence[Record]) -> list[ScoreRow]:
     """Headline scores, then tasks: every score that at least two of the records have."""
-    found = [_row("headline", name, [r.scores.get(name) for r in records]) for name in HEADLINES]
+    found = [_row("headline", name, name, [(r, r.scores.get(name)) for r in records]) for name in HEADLINES]
     tasks = sorted(
         dict.fromkeys(task for record in records for task in record.tasks), key=lambda task: task[0] != "t2i"
     )
-    found += [_row(*task, [record.tasks.get(task) for record in records]) for task in tasks]
+    found += [_row(*task, task[1], [(record, record.tasks.get(task)) for record in records]) for task in tasks]
     return [row for row in found if sum(score is not None for score in row.scores) > 1]
 
 
-def _row(kind: str, name: str, scores: Sequence[Score | None]) -> ScoreRow:
+def _row(kind: str, name: str, score: str, scores: Sequence[Scored]) -> ScoreRow:
+    """The row called `name`, of the score called `score`."""
     base, *others = scores
-    share = kind != "headline"
-    compared = [difference(base, other, share) if base and other else None for other in others]
-    return ScoreRow(kind, name, tuple(scores), (None, *compared))
+    compared = [_compared(base, other, kind, score) for other in others]
+    return ScoreRow(kind, name, tuple(found for _, found in scores), (None, *compared))
+
+
+def _compared(base: Scored, new: Scored, kind: str, name: str) -> Difference | None:
+    (base_record, base_score), (new_record, new_score) = base, new
+    if base_score is None or new_score is None or base_record is None or new_record is None:
+        return None
+    error = paired.error(base_record.verdicts, new_record.verdicts, kind, name)
+    if error is None:
+        return difference(base_score, new_score, share=kind != "headline")
+    return paired_difference(base_score, new_score, error)
 
 
 def stage_rows(runs: Sequence[Run]) -> list[ScoreRow]:
@@ -101,9 +123,10 @@ def stage_rows(runs: Sequence[Run]) -> list[ScoreRow]:
     labels = dict.fromkeys(record.label for run in runs for record in run.stages if "overall" in record.scores)
     rows = []
     for label in labels:
-        scores = [next((r.scores.get("overall") for r in run.stages if r.label == label), None) for run in runs]
-        if sum(score is not None for score in scores) > 1:
-            rows.append(_row("headline", label, scores))
+        stages = [next((record for record in run.stages if record.label == label), None) for run in runs]
+        scores = [(stage, stage.scores.get("overall") if stage else None) for stage in stages]
+        if sum(score is not None for _, score in scores) > 1:
+            rows.append(_row("headline", label, "overall", scores))
     return rows
 
 

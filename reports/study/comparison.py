@@ -61,6 +61,7 @@ def render_comparison(runs: Sequence[Run], names: Sequence[str]) -> str:
             latex=tables.latex(header, rows),
             markdown=table(header, rows),
             label_of=label_of,
+            paired=any(found and found.paired for row in scores for found in row.differences),
             p_text=p_text,
             grid=grid.build(columns, GRID_BYTES),
         )

@@ -13,6 +13,7 @@ from compress.quantization.autoencoder import HostAutoencoder
 from compress.quantization.halves import with_runtime
 from compress.quantization.runtime import open_runtime
 from compress.stages.deploy import deployed_scores
+from reports.cards import read_verdicts
 from students.system import DiffusionSystem, SamplingDefaults
 from tests.tiny import context, tiny_system
 
@@ -102,7 +103,9 @@ def test_quantized_deployed_and_opened(tmp_path: Path) -> None:
     assert made.metrics["vae_decoder_aimet_vs_float_sqnr_db"] > 25 < made.metrics["vae_encoder_aimet_vs_float_sqnr_db"]
 
     second = context(tmp_path / "deploy", parent=first.out)
-    found = deploy.run(DeployConfig(eval_images=0), second).metrics
+    found = deploy.run(DeployConfig(eval_images=14), second).metrics
+    forms = {verdicts.form: verdicts.pictures for verdicts in read_verdicts(second.out)}
+    assert forms == {"htp": 7, "aimet": 7, "float": 7} and found["emulated_pictures_count"] == 14
     assert found["htp_vs_aimet_sqnr_db"] > 55
     assert found["float_ops_count"] == found["unrequested_converts_count"] == 0
     assert found["nodes_on_htp_percent"] == 100
