@@ -14,7 +14,7 @@ Expected
     Six of the 24 on the front, from 1.55 M parameters at a velocity error of 0.323 to 4.45 M at 0.232; a middle stage
     of 128 channels is worth most. The error before training ranks students, it does not score them.
     `pocketdiff deploy-front scenes_ratio --workers 2` takes the front on to the phone by a short way, whose lengths can
-    be changed (--joint.steps 6000).
+    be changed (--joint.steps 6000): 38 min of a core each, scores of 0.12 to 0.18, at most 0.008 lost to W8A16.
 """
 
 from __future__ import annotations
