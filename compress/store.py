@@ -2,6 +2,7 @@
 
 STORE/<key>/    the artefact with this key; its card is written last, so what has a card is whole
 runs/.store/    what was fetched from there; runs take it over as hard links, and it may be deleted at any time
+runs/.store/.locks/<key>  held while this key is fetched, so that of several workers one does and the others wait
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 from compress.artifact import CARD, TEMPORARY, Card, load_card, verify
 from compress.errors import UserError
+from compress.locks import locked
 
-FETCHED = ".store"
+FETCHED, LOCKS = ".store", ".locks"
 
 
 class Store:
@@ -39,18 +41,24 @@ class Store:
         with self._answering():
             if not self._fs.exists(f"{self._root}/{key}/{CARD}"):
                 return None
-            temporary = folder.with_name(f"{TEMPORARY}{key[:16]}-{os.getpid()}")
+            with locked(self._fetched / LOCKS / key):
+                # Whoever had the lock before may have fetched it, and others be taking that copy over by now.
+                return folder if _is_sound(folder, key) or self._download(key, folder) else None
+
+    def _download(self, key: str, folder: Path) -> bool:
+        """Puts the artefact in place whole, if it comes sound. Only for who holds the key's lock."""
+        temporary = folder.with_name(f"{TEMPORARY}{key}")
+        shutil.rmtree(temporary, ignore_errors=True)  # a killed process left it
+        temporary.mkdir()
+        try:
+            self._copy(key, temporary)
+            if not _is_sound(temporary, key):
+                return False
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(temporary, folder)
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            try:
-                self._copy(key, temporary)
-                if not _is_sound(temporary, key):
-                    return None
-                shutil.rmtree(folder, ignore_errors=True)
-                os.rename(temporary, folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        return folder
+        return True
 
     def put(self, folder: Path) -> None:
         """Adds a sound artefact under its key, unless the store has it whole."""

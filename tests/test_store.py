@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from compress.artifact import CARD, load_card
+from compress.artifact import CARD, TEMPORARY, load_card, verify
 from compress.errors import UserError
 from compress.pipeline import run
 from compress.plan import Action, Options, Plan
 from compress.progress import LineProgress
 from compress.recipe import Recipe
-from compress.store import FETCHED, Store
+from compress.store import FETCHED, LOCKS, Store
 from compress.sweep.outcome import outcome
 from compress.sweep.worker import run_sweep
 from tests.sleeper import SleepConfig, sleeping_sweep
@@ -58,7 +61,50 @@ def test_what_is_damaged_in_the_store_is_made_again(tmp_path: Path) -> None:
     assert store.fetch(keys[1]) is not None, "who made it again put it right"
     (tmp_path / "store" / keys[0] / "zeros.bin").unlink()
     assert store.fetch(keys[0]) is None
-    assert [path.name for path in (tmp_path / "three" / FETCHED).iterdir()] == [keys[1]]
+    assert sorted(path.name for path in (tmp_path / "three" / FETCHED).iterdir()) == [LOCKS, keys[1]]
+
+
+def test_workers_that_need_the_same_artefact_at_once_fetch_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, two = f"file://{tmp_path}/store", tmp_path / "two"
+    big = Recipe(name="naps", description="", teacher=None, stages=(SleepConfig(name="a", size_kb=4000),))
+    (key,) = [step.key for step in on(tmp_path / "one", url, big).steps]
+    fork, copy = multiprocessing.get_context("fork"), Store._copy
+    start, downloads = fork.Barrier(4), fork.Value("i", 0)
+
+    def slow_copy(store: Store, key: str, folder: Path) -> None:
+        with downloads.get_lock():
+            downloads.value += 1
+        copy(store, key, folder)
+        time.sleep(0.2)
+
+    def take_over(worker: int) -> None:
+        start.wait(30)
+        found = Store(url, two).fetch(key)
+        assert found is not None
+        for _ in range(20):  # nobody puts another copy in the place of the one that is being taken over
+            verify(found)
+        os.link(found / "zeros.bin", two / f"{worker}.bin")
+
+    monkeypatch.setattr(Store, "_copy", slow_copy)
+    processes = [fork.Process(target=take_over, args=(worker,)) for worker in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4 and downloads.value == 1
+    assert len({(two / f"{worker}.bin").stat().st_ino for worker in range(4)}) == 1
+
+
+def test_what_a_kill_left_of_a_download_goes_with_the_next(tmp_path: Path) -> None:
+    url, two = f"file://{tmp_path}/store", tmp_path / "two"
+    (key, _) = [step.key for step in on(tmp_path / "one", url).steps]
+    torn = two / FETCHED / f"{TEMPORARY}{key}"
+    torn.mkdir(parents=True)
+    (torn / CARD).write_text("half of")
+    found = Store(url, two).fetch(key)
+    assert found is not None and verify(found).key == key and not torn.exists()
 
 
 def test_an_artefact_without_a_card_is_not_there_yet(tmp_path: Path) -> None:
