@@ -8,6 +8,7 @@ free when the last of its links goes. Cards stay, in `.collected` of the trial's
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections import Counter
@@ -82,12 +83,13 @@ def choose(root: Path, runs: Path, keep_gb: float) -> Collection:
     for item in sorted(items, key=lambda item: item.age_s):
         if left <= keep_gb * GB:
             break
-        files = [inode_of(path) for path in files_under(item.folder) if path.name != CARD]
+        paths = (path for path in files_under(item.folder) if path.name != CARD)
+        files = [inode_of(status) for path in paths if (status := status_of(path))]
         chosen.append((item, files))
         for inode in files:
             gone[inode] += 1
-            left -= sizes[inode] if gone[inode] == links[inode] else 0
-    useful = (item for item, files in chosen if any(gone[inode] == links[inode] for inode in files))
+            left -= sizes.get(inode, 0) if gone[inode] == links.get(inode) else 0
+    useful = (item for item, files in chosen if any(gone[inode] == links.get(inode) for inode in files))
     return Collection(tuple(useful), before, left)
 
 
@@ -111,9 +113,11 @@ def candidates(root: Path) -> Iterator[Item]:
         if is_held(trial / LOCK) or not (trial.parent / STUDY).is_file():  # without it nobody knows what is beaten
             continue
         for folder, key in artefacts(trial, depth=2):
-            yield Item(folder, trial, key, folder.stat().st_mtime)
-        if (scratch := trial / ".work").is_dir():
-            yield Item(scratch, trial, None, scratch.stat().st_mtime)
+            if status := status_of(folder):
+                yield Item(folder, trial, key, status.st_mtime)
+        scratch = trial / ".work"
+        if scratch.is_dir() and (status := status_of(scratch)):
+            yield Item(scratch, trial, None, status.st_mtime)
 
 
 def needed_keys(root: Path, runs: Path) -> set[str]:
@@ -124,7 +128,11 @@ def needed_keys(root: Path, runs: Path) -> set[str]:
 
 
 def front(sweep: Path) -> list[Path]:
-    """The folders of a sweep's trials that no other beats, of those that lie here."""
+    """The folders of a sweep's trials that no other beats, of those that lie here.
+
+    A trial without values failed, and one of whose values any is not finite (null in its record) is good for nothing:
+    neither is on the front, nor keeps another off it.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -134,10 +142,14 @@ def front(sweep: Path) -> list[Path]:
     study = optuna.create_study(directions=directions)
     for record in find(sweep, TRIAL):
         values = read(record).get("values")
-        if values is not None:
+        if values is not None and all(map(_is_finite, values)):
             attributes = {"folder": str(record.parent)}
             study.add_trial(optuna.trial.create_trial(values=values, user_attrs=attributes))
     return [Path(trial.user_attrs["folder"]) for trial in study.best_trials]
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def keys_of(run: Path) -> list[str]:
@@ -171,9 +183,9 @@ def inventory(root: Path) -> tuple[dict[tuple[int, int], int], dict[tuple[int, i
     """Bytes and number of links of every file under `root`, by device and inode."""
     sizes, links = {}, {}
     for path in files_under(root):
-        status = path.lstat()
-        inode = (status.st_dev, status.st_ino)
-        sizes[inode], links[inode] = status.st_size, status.st_nlink
+        if status := status_of(path):
+            inode = inode_of(status)
+            sizes[inode], links[inode] = status.st_size, status.st_nlink
     return sizes, links
 
 
@@ -183,7 +195,14 @@ def files_under(folder: Path) -> Iterator[Path]:
         yield from (Path(parent) / name for name in names)
 
 
-def inode_of(path: Path) -> tuple[int, int]:
+def status_of(path: Path) -> os.stat_result | None:
+    """What the system knows of a file; None where a worker has renamed or deleted it since it was listed."""
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
+
+
+def inode_of(status: os.stat_result) -> tuple[int, int]:
     """What tells whether two paths are one file."""
-    status = path.lstat()
     return status.st_dev, status.st_ino

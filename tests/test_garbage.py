@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from compress import cli
+from compress import cli, garbage
 from compress.artifact import verify
-from compress.garbage import COLLECTED, collect
+from compress.garbage import COLLECTED, collect, front
 from compress.pipeline import run
-from compress.plan import Options
+from compress.plan import Options, artefacts
 from compress.progress import LineProgress
 from compress.recipe import Recipe
 from compress.runfolder import RunFolder
@@ -24,7 +25,7 @@ from tests.sleeper import SleepConfig, sleeping_sweep
 KB = 1e-6  # in GB
 
 
-def trial(runs: Path, name: str, values: tuple[float, float] | None, seed: int = 0, age_s: int = 0) -> Path:
+def trial(runs: Path, name: str, values: tuple[float | None, ...] | None, seed: int = 0, age_s: int = 0) -> Path:
     """A trial of stages a (100 kB, shared by equal seeds) and b (10 kB, its own)."""
     sweep = runs / "sweeps" / "naps"
     sweep.mkdir(parents=True, exist_ok=True)
@@ -124,6 +125,47 @@ def test_a_failed_trial_and_its_scratch_go(tmp_path: Path) -> None:
         "trial-failed/10-a",
         "trial-failed/20-b_failed",
     ]
+
+
+@pytest.mark.parametrize("values", [(None, 9.0), (float("inf"), 9.0), (float("nan"), 9.0), (None, None)])
+def test_a_trial_with_a_value_that_is_not_finite_is_beaten(tmp_path: Path, values: tuple[float | None, ...]) -> None:
+    best = trial(tmp_path, "best", (1.0, 1.0), seed=1)
+    trial(tmp_path, "endless", values)
+    assert front(tmp_path / "sweeps" / "naps") == [best]
+    assert gone(collect(tmp_path / "sweeps", tmp_path, 0.0)) == ["trial-endless/10-a", "trial-endless/20-b_endless"]
+
+
+def test_files_that_workers_delete_or_make_meanwhile_are_passed_over(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeps = runs / "sweeps"
+    living, scratch = (sweeps / "naps" / name / ".work" / "k" for name in ("trial-best", "trial-beaten"))
+    for folder in (living, scratch):
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.part").write_bytes(bytes(5_000))
+    listed = garbage.files_under
+
+    def while_others_work(folder: Path) -> Iterator[Path]:
+        for path in list(listed(folder)):
+            if path == living / "checkpoint.part" or (path.suffix == ".part" and folder != sweeps):
+                path.unlink()  # listed, and gone before it is looked at
+            yield path
+        (scratch / "made_later").write_bytes(bytes(5_000))
+
+    monkeypatch.setattr(garbage, "files_under", while_others_work)
+    found = collect(sweeps, runs, 0.0, dry=True)
+    assert gone(found) == ["trial-twin/20-b_twin", "trial-beaten/10-a", "trial-beaten/20-b_beaten"]
+    assert found.before_bytes - found.after_bytes == pytest.approx(120_000, rel=0.01)
+
+
+def test_an_artefact_that_vanishes_meanwhile_is_no_candidate(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_a_ghost(trial: Path, depth: int) -> Iterator[tuple[Path, str]]:
+        yield trial / "30-vanished", "k"
+        yield from artefacts(trial, depth)
+
+    monkeypatch.setattr(garbage, "artefacts", with_a_ghost)
+    found = collect(runs / "sweeps", runs, 0.0, dry=True)
+    assert gone(found) == ["trial-twin/20-b_twin", "trial-beaten/10-a", "trial-beaten/20-b_beaten"]
 
 
 def test_the_command_says_what_and_removes_it_on_yes(
