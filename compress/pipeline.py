@@ -22,7 +22,7 @@ from compress import provenance
 from compress.artifact import Card, forget_paths, load_card, write_artifact, write_json
 from compress.judge import examine
 from compress.locks import locked
-from compress.plan import SHIPPED, Action, Options, Plan, Step, make_plan
+from compress.plan import SHIPPED, Action, Catalogue, Options, Plan, Step, make_plan
 from compress.progress import LineProgress, TerminalProgress, duration, make_progress
 from compress.recipe import Recipe, resolved_config
 from compress.runfolder import RunFolder
@@ -102,14 +102,20 @@ def compute_once(
         progress.message(f"{step.label}: {who} is computing the same artefact; waiting for it")
 
     with stage_lock(options.runs, step.key, wait_for) as lock:
-        store = Store(options.store, options.runs) if options.store else None
-        if source := lock.made() or (store.fetch(step.key) if store else None):
+        if source := lock.made or made_since(step, options, lock.first):
             plan = plan.replaced(step, action=Action.REUSE, source=source)
             adopt(dataclasses.replace(step, source=source), folder, options, progress)
         else:
             compute(step, plan, options, folder, progress)
         lock.note_made(step.folder)
     return plan
+
+
+def made_since(step: Step, options: Options, first: bool) -> Path | None:
+    """An artefact that came about after the plan was made; of other runs there is none for who is `first` at its key,
+    and a look at every card is spared."""
+    store = Store(options.store, options.runs) if options.store else None
+    return Catalogue([] if first else [options.out, options.runs], (), store).find(step.key)
 
 
 def compute(

@@ -25,18 +25,25 @@ def planning_lock(runs: Path) -> Path:
 
 
 class StageLock:
-    """The right to compute the stage with one key, in one folder of runs."""
+    """The right to compute the stage with one key, in one folder of runs.
 
-    def __init__(self, runs: Path, key: str, lock: FileLock) -> None:
-        self._runs, self._key, self._lock = runs, key, lock
-        self._said = lock.read()
-        lock.note(this_process())
+    `made` is the artefact that was put in place under this lock before, and is sound; else None. `first` says that
+    nobody can have held the lock yet. Otherwise who held it may have been killed with the artefact in place and no note
+    of it.
+    """
 
-    def made(self) -> Path | None:
-        """The artefact that was put in place under this lock before; None if there is none, or it is gone."""
+    def __init__(self, runs: Path, key: str, lock: FileLock, first: bool) -> None:
+        self._runs, self._lock = runs, lock
+        said = lock.read()
+        self.first = first and not said
+        self.made = self._sound(said, key)
+        if self.made is None:  # a note that holds stays, for who comes next if this process is killed
+            lock.note(this_process())
+
+    def _sound(self, said: str, key: str) -> Path | None:
         try:
-            folder = self._runs / json.loads(self._said)["made"]
-            return folder if verify(folder).key == self._key else None
+            folder = self._runs / json.loads(said)["made"]
+            return folder if verify(folder).key == key else None
         except (ValueError, KeyError, TypeError, UserError):
             return None
 
@@ -50,10 +57,12 @@ def stage_lock(runs: Path, key: str, on_wait: Callable[[str], None]) -> Iterator
     """Holds the lock of a stage's key. If another process has it, tells `on_wait` which, and waits."""
     lock = FileLock(runs / LOCKS / key)
     lock.path.parent.mkdir(parents=True, exist_ok=True)
+    first = not lock.path.exists()
     try:
         if not lock.try_acquire():
-            on_wait(lock.read() or "another process")
+            first, said = False, lock.read()
+            on_wait(said if said and not said.startswith("{") else "another process")  # it may note an artefact
             lock.acquire()
-        yield StageLock(runs, key, lock)
+        yield StageLock(runs, key, lock, first)
     finally:
         lock.release()
