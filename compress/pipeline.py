@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import provenance
+from compress.addresses import without_passwords
 from compress.artifact import Card, forget_paths, load_card, write_artifact, write_json
 from compress.judge import examine
 from compress.locks import locked
@@ -240,7 +241,7 @@ class Journal:
         self._start_s = self._stage_start_s = time.monotonic()
         teacher, card = plan.teacher, plan.teacher_card
         self._run: dict[str, Any] = {
-            "command": ["pocketdiff", *sys.argv[1:]],
+            "command": ["pocketdiff", *map(without_passwords, sys.argv[1:])],
             "fresh": bool(plan.redo and plan.redo.fresh),
             "started_utc": now_utc(),
             "finished_utc": None,

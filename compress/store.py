@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from compress.addresses import without_passwords
 from compress.artifact import CARD, TEMPORARY, Card, load_card, verify
 from compress.errors import UserError
 from compress.locks import locked
@@ -100,7 +101,7 @@ class Store:
         except (OSError, ValueError, ImportError) as error:
             what = f"the store of artefacts does not answer ({str(error) or type(error).__name__})"
             remedy = "Mend it or give another --artefacts; the same command goes on, and nothing is lost."
-            raise UserError.of(what, self._url, remedy) from None
+            raise UserError.of(what, without_passwords(self._url), remedy) from None
 
 
 def _is_sound(folder: Path, key: str) -> bool:

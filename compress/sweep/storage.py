@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.addresses import without_passwords
 from compress.errors import UserError
 from compress.locks import FileLock
 
@@ -41,16 +42,15 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         return _journal(Path(rest.removeprefix("/")) if found else folder / JOURNAL)
     if scheme not in SCHEMES or not found:
         known = ", ".join(f"{name}://" for name in SCHEMES)
-        raise UserError.of(f"there is no storage of the kind {url!r}", "--storage", f"Use journal or one of {known}.")
+        what = f"there is no storage of the kind {public(url)!r}"
+        raise UserError.of(what, "--storage", f"Use journal or one of {known}.")
     assert url is not None
     return _proxy(rest) if scheme == "grpc" else _database(url)
 
 
 def public(url: str | None) -> str:
     """The address without its password, for messages and files."""
-    head, at, tail = (url or "journal").rpartition("@")
-    scheme, _, account = head.partition("://")
-    return f"{scheme}://{account.partition(':')[0]}{at}{tail}" if at else tail
+    return without_passwords(url or "journal")
 
 
 def storage_errors(url: str | None) -> tuple[type[Exception], ...]:

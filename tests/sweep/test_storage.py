@@ -29,6 +29,7 @@ def closed_port() -> int:
     ("url", "says"),
     [
         ("redis://here", "--storage: there is no storage of the kind 'redis://here'. Use journal or one of journal://"),
+        ("oracle://me:secret@here", "there is no storage of the kind 'oracle://me@here'"),
         ("study.db", "there is no storage of the kind 'study.db'"),
         ("grpc://here", "the address is 'grpc://here'. Write it as grpc://HOST:PORT."),
         ("sqlite:///nowhere/at/all.db", "the storage does not answer (unable to open database file). Start it"),
@@ -66,6 +67,7 @@ def test_a_file_that_is_no_journal_is_one_message(tmp_path: Path) -> None:
 
 def test_passwords_are_not_shown() -> None:
     assert public("postgresql://me:secret@host:5432/db") == "postgresql://me@host:5432/db"
+    assert public("postgresql://host/db?user=me&password=secret") == "postgresql://host/db?user=me"
     assert public("sqlite:///a.db") == "sqlite:///a.db" and public(None) == "journal"
 
 
