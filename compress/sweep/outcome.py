@@ -36,16 +36,17 @@ def finished(study: optuna.Study) -> int:
 
 
 def stages(trials: list[FrozenTrial]) -> tuple[int, int]:
-    """How many stages were computed, and how many were there already, over all trials that got to their end."""
-    run = needed = 0
-    folders = set()
+    """How many stages were computed, and how many were there already, over all trials that got to their end.
+
+    Trials of equal parameters are one run, in one folder, so a stage counts once there, whichever of them got to tell.
+    """
+    needed = 0
+    computed = set()
     for trial in trials:
         made = trial.user_attrs.get(STAGES, {})
         needed += len(made)
-        if trial.user_attrs.get(FOLDER) not in folders:  # trials of equal parameters are one run
-            run += sum(how == RUN for how in made.values())
-        folders.add(trial.user_attrs.get(FOLDER))
-    return run, needed - run
+        computed |= {(trial.user_attrs.get(FOLDER), stage) for stage, how in made.items() if how == RUN}
+    return len(computed), needed - len(computed)
 
 
 def hypervolume(trials: list[FrozenTrial], sweep: Sweep) -> float | None:

@@ -199,6 +199,15 @@ def test_trials_of_equal_parameters_are_one_run() -> None:
     assert stages([twin, twin]) == (1, 3)
 
 
+def test_what_a_trial_computed_counts_although_the_first_try_failed() -> None:
+    failed = optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, user_attrs={"folder": "trial-1"})
+    attributes = {"folder": "trial-1", "stages": {"10-a": "run", "20-b": "run"}}
+    again = optuna.trial.create_trial(value=1.0, user_attrs=attributes)
+    assert stages([failed, again]) == (2, 0)
+    other = optuna.trial.create_trial(value=2.0, user_attrs=attributes | {"folder": "trial-2"})
+    assert stages([failed, again, other]) == (4, 0)
+
+
 def test_the_hypervolume_reaches_to_the_worst_values() -> None:
     made = sleeping_sweep("naps")  # error up to 300, width up to 100, both to be small
     front = [optuna.trial.create_trial(values=values) for values in ((100.0, 50.0), (200.0, 10.0), (400.0, 1.0))]
