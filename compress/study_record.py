@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +48,7 @@ def study_record(study: optuna.Study, sweep: Sweep, folder: Path | None = None) 
     return {
         "name": sweep.name,
         "description": sweep.description,
-        "objectives": [asdict(objective) for objective in sweep.objectives],
+        "objectives": [_objective(objective) for objective in sweep.objectives],
         "constraints": [{"label": limit.label, "at_most": limit.at_most} for limit in sweep.constraints],
         "grid": grid,
         "replicate": sweep.replicate,
@@ -61,8 +60,13 @@ def study_record(study: optuna.Study, sweep: Sweep, folder: Path | None = None) 
 
 
 def _ladder(ladder: Ladder) -> dict[str, Any]:
-    rungs = [[asdict(objective) for objective in rung] for rung in ladder.rungs]
+    rungs = [[_objective(objective) for objective in rung] for rung in ladder.rungs]
     return {"factor": ladder.factor, "unselected": ladder.unselected, "rungs": rungs}
+
+
+def _objective(objective: Objective) -> dict[str, Any]:
+    """All but the function that may tell its value from the recipe."""
+    return {name: getattr(objective, name) for name in ("stage", "metric", "label", "maximize", "worst")}
 
 
 def parameters(trials: Sequence[optuna.trial.FrozenTrial]) -> list[dict[str, Any]]:

@@ -14,7 +14,8 @@ import pytest
 from compress.locks import locked
 from compress.recipe import Recipe
 from compress.study_record import IMPORTANCE_TRIALS, LOCK, STUDY, study_record, write_study_record
-from compress.sweep import Objective, Sweep
+from compress.sweep import Objective, Sweep, load_sweep
+from recipes import sweeps
 from reports.study.read import read_study
 
 
@@ -115,6 +116,14 @@ def test_stages_come_from_the_trial_and_from_its_run_folder(study: optuna.Study,
     rows = study_record(told, SWEEP, tmp_path)["trials"]
     assert rows[0]["stages"] == [{"name": "prune", "key": "k", "action": "run", "wall_s": 0.4}]
     assert rows[1]["stages"] == [{"name": "prune", "key": "", "action": "run", "wall_s": 0.0}]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path(sweeps.__path__[0]).glob("scenes_*.py")))
+def test_every_sweep_that_ships_has_a_record(name: str, tmp_path: Path) -> None:
+    sweep = load_sweep(name)
+    made = optuna.create_study(directions=["maximize" if entry.maximize else "minimize" for entry in sweep.objectives])
+    write_study_record(made, sweep, tmp_path)
+    assert [entry.label for entry in read_study(tmp_path).objectives] == [entry.label for entry in sweep.objectives]
 
 
 def test_an_infinite_value_does_not_break_the_file(tmp_path: Path) -> None:

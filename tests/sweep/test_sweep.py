@@ -56,6 +56,15 @@ def test_trials_are_runs_that_share_their_first_stage(tmp_path: Path) -> None:
         assert trial.values == [load_card(folder / "20-b").metrics["norm"]]
 
 
+def test_an_objective_may_be_told_by_the_recipe_alone(tmp_path: Path) -> None:
+    width = Objective(stage="b", metric="width", label="width", value=lambda recipe: float(recipe.stages[1].width))  # type: ignore[attr-defined]
+    both = replace(sweep(), objectives=(*sweep().objectives, width))
+    study = run_sweep(both, tmp_path, 2, progress=LineProgress(io.StringIO()))
+    assert [trial.values[1] for trial in study.trials] == [trial.params["width"] for trial in study.trials]
+    read = read_study(folder_of(both, tmp_path))
+    assert [entry.label for entry in read.objectives] == ["norm", "width"] and len(read.comparable) == 2
+
+
 def test_trials_are_counted_over_all_runs_of_the_sweep(tmp_path: Path) -> None:
     go(tmp_path, 2)
     assert len(go(tmp_path, 3).trials) == 3
