@@ -81,9 +81,9 @@ class Team:
         if code is None:
             return
         self._seats.remove(seat)
-        if code in (0, INTERRUPTED):
+        if code == 0:
             return
-        if code > 0 and code != 128 + signal.SIGKILL:
+        if code > 0 and code not in (INTERRUPTED, 128 + signal.SIGKILL):
             said = last_line(seat.log).removeprefix("error: ")
             if code == USER_ERROR:
                 raise UserError.of(
@@ -91,7 +91,8 @@ class Team:
                 )
             raise UserError.of(f"worker {seat.number} failed: {said}", str(seat.log), "See what it says above that.")
         self._count_death(seat)
-        progress.message(f"worker {seat.number} was killed; another takes its place, and its trial")
+        how = "stopped" if code == INTERRUPTED else "killed"  # not by this team, which is still at work
+        progress.message(f"worker {seat.number} was {how}; another takes its place, and its trial")
         self._seat(seat.number)
 
     def _count_death(self, seat: Seat) -> None:

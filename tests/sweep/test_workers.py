@@ -157,6 +157,23 @@ def test_ctrl_c_stops_every_worker_and_the_same_command_goes_on(tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_a_worker_that_is_asked_to_stop_is_replaced(tmp_path: Path) -> None:
+    write_recipe(tmp_path, steps=10, nap_s=0.1)
+    process = pocketdiff(tmp_path, "sweep", "naps.py", "--trials", "3", "--workers", "2", "--json")
+    folder = tmp_path / "runs" / "sweeps" / "naps"
+    deadline_s = time.monotonic() + PATIENCE_S
+    while begun(folder / "logs") < 2 and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    for worker in psutil.Process(process.pid).children():
+        worker.terminate()
+    said, complained = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, complained
+    assert complained.count("was stopped; another takes its place") == 2
+    assert json.loads(said)["trials"]["complete"] == 3
+    check_whole(folder, optuna.load_study(study_name="naps", storage=open_storage(None, folder)), 3)
+
+
+@pytest.mark.slow
 def test_a_worker_s_mistake_stops_the_team_with_its_message(tmp_path: Path) -> None:
     write_recipe(tmp_path, steps=0, fails=True)
     process = pocketdiff(tmp_path, "sweep", "naps.py", "--trials", "3", "--workers", "2")
