@@ -110,7 +110,8 @@ def goal(sweep: Sweep, recipe: Recipe, target: int) -> tuple[tuple[Objective, ..
 def climbers(trials: Sequence[FrozenTrial], sweep: Sweep, wanted: int) -> list[FrozenTrial]:
     """The resting trials that may climb on, the highest first.
 
-    Once all that are `wanted` have reached a rung, at least one of them climbs on, however few they are.
+    Once all that are `wanted` have reached a rung, at least one of them climbs on, however few they are, and another
+    if that one failed.
     """
     if sweep.ladder is None:
         return []
@@ -124,11 +125,18 @@ def climbers(trials: Sequence[FrozenTrial], sweep: Sweep, wanted: int) -> list[F
         closed = closed and all(target > rung for target in busy)
         here = [trial for trial in present if len(climbs[trial.number].values) > rung]
         count = len(here) // sweep.ladder.factor
-        good = blind | best_of(here, sweep, rung, max(count, 1) if closed else count)
+        good = blind | best_of(here, sweep, rung, count)
+        if closed and not any(_beyond(trial, rung) for trial in here):
+            good |= best_of([trial for trial in here if rests(trial)], sweep, rung, 1)
         ready = [t for t in here if t.number in good and rests(t) and climbs[t.number].target == rung]
         closed = closed and not ready
         found = ready + found
     return found
+
+
+def _beyond(trial: FrozenTrial, rung: int) -> bool:
+    """Whether a trial is on its way to a rung above this one, or has been there."""
+    return trial.state.name == "COMPLETE" or climb_of(trial.user_attrs).target > rung
 
 
 def best_of(trials: Sequence[FrozenTrial], sweep: Sweep, rung: int, count: int) -> set[int]:
@@ -147,7 +155,10 @@ def losses_on(trials: Sequence[FrozenTrial], sweep: Sweep, rung: int) -> Any:
 
 
 def hopeless(trials: Sequence[FrozenTrial], sweep: Sweep, wanted: int) -> list[FrozenTrial]:
-    """Resting trials that can never climb on, whoever comes after: enough others beat them in every objective."""
+    """Resting trials that can never climb on, whoever comes after: enough others beat them in every objective.
+
+    Those that were stopped here do not count: whoever beat them counts, unless it failed since.
+    """
     assert sweep.ladder is not None
     present = sorted((trial for trial in trials if entered(trial)), key=lambda trial: trial.number)
     blind = {trial.number for trial in present[: sweep.ladder.unselected]}
@@ -157,8 +168,9 @@ def hopeless(trials: Sequence[FrozenTrial], sweep: Sweep, wanted: int) -> list[F
         if not here:
             break
         losses = losses_on(here, sweep, rung)
+        alive = np.array([trial.state.name == "RUNNING" or _beyond(trial, rung) for trial in here])
         for index, trial in enumerate(here):
-            better = (losses <= losses[index]).all(axis=1) & (losses < losses[index]).any(axis=1)
+            better = (losses <= losses[index]).all(axis=1) & (losses < losses[index]).any(axis=1) & alive
             resting = rests(trial) and climb_of(trial.user_attrs).target == rung
             if resting and int(np.sum(better)) >= most and trial.number not in blind:
                 found.append(trial)

@@ -19,7 +19,7 @@ from compress.recipe import Recipe
 from compress.study_record import CLIMB, REASON, STUDY
 from compress.sweep import Ladder, Objective, Sweep, folder_of, load_sweep
 from compress.sweep.claims import Claims
-from compress.sweep.ladder import Climb, climbers, goal, hopeless
+from compress.sweep.ladder import Climb, climb_of, climbers, goal, hopeless
 from compress.sweep.space import probe
 from compress.sweep.study import open_study
 from compress.sweep.worker import run_sweep
@@ -97,6 +97,23 @@ def test_a_trial_climbs_from_its_last_stage(tmp_path: Path) -> None:
 def test_the_first_climb_whatever_they_score(tmp_path: Path) -> None:
     study = go(tmp_path, sweep(unselected=4), 6)
     assert [trial.state.name for trial in study.trials[:4]] == ["COMPLETE"] * 4
+
+
+def test_another_climbs_where_the_best_of_a_rung_failed_higher_up(tmp_path: Path) -> None:
+    widest: list[int] = []
+
+    def cursed(trial: Any) -> Recipe:  # the first that gets to the top fails there
+        recipe = sample(trial)
+        *lower, top = recipe.stages
+        if climb_of(trial.user_attrs).target == 2 and not widest:
+            widest.append(trial.params[WIDTH])
+        return replace(recipe, stages=(*lower, replace(top, fails=widest == [trial.params[WIDTH]])))  # type: ignore[call-arg]
+
+    for seed in range(3):
+        widest.clear()
+        study = go(tmp_path / str(seed), replace(sweep(), sample=cursed), 3, seed)
+        states = [trial.state.name for trial in study.trials]
+        assert states.count("FAIL") == 1 and states.count("COMPLETE") == 1
 
 
 @pytest.mark.slow
@@ -202,7 +219,7 @@ def test_mistakes_in_a_ladder_are_told_at_once(tmp_path: Path) -> None:
         go(tmp_path, bad, 1)
     assert [problem.what.partition(" ")[0] for problem in told.value.problems] == ["rung", "its", "it"]
     go(tmp_path, sweep(), 1)
-    with pytest.raises(UserError, match="made by another space: other ladder"):
+    with pytest.raises(UserError, match="made by another space: other directions, ladder"):
         go(tmp_path, replace(sweep(), ladder=None), 1)
 
 
