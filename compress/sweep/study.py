@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compress.errors import UserError
 from compress.sweep.definition import Sweep
-from compress.sweep.space import check_space
+from compress.sweep.space import check_space, fingerprint
 from compress.sweep.storage import JOURNAL, answering, open_storage, public
 
 if TYPE_CHECKING:
@@ -21,11 +21,12 @@ def open_study(sweep: Sweep, folder: Path, url: str | None = None) -> optuna.Stu
     """
     import optuna
 
+    space = fingerprint(sweep)  # first: it may find that the teacher is missing
     storage = open_storage(url, folder)
     with answering(url):
         directions = ["maximize" if objective.maximize else "minimize" for objective in sweep.objectives]
         study = optuna.create_study(study_name=sweep.name, storage=storage, directions=directions, load_if_exists=True)
-        check_space(study, sweep, str(folder) if url is None else public(url))
+        check_space(study, sweep, space, str(folder) if url is None else public(url))
     return study
 
 
@@ -47,5 +48,5 @@ def find_study(sweep: Sweep, folder: Path, url: str | None = None) -> optuna.Stu
             study = optuna.load_study(study_name=sweep.name, storage=storage)
         except KeyError:
             raise missing from None
-        check_space(study, sweep, where)
+        check_space(study, sweep, fingerprint(sweep), where)
     return study

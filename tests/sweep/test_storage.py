@@ -11,10 +11,12 @@ import optuna
 import pytest
 
 from compress.errors import UserError
+from compress.recipe import Judge, TeacherRef
 from compress.sweep import Objective, Sweep
-from compress.sweep.space import fingerprint
+from compress.sweep.space import ADDED, ATTRIBUTE, fingerprint
 from compress.sweep.storage import JOURNAL, open_storage, public
 from compress.sweep.study import open_study
+from recipes.scenes_full import TEACHER
 from tests.sleeper import sleeping_sweep
 
 
@@ -107,6 +109,46 @@ def test_a_study_of_another_space_is_refused(tmp_path: Path, change: dict[str, o
     ):
         open_study(changed, tmp_path)
     assert open_study(made, tmp_path).user_attrs["space"] == fingerprint(made)
+
+
+def test_another_teacher_or_judge_is_another_space(tmp_path: Path) -> None:
+    naps = sleeping_sweep("naps")
+
+    def asking(**fields: object) -> Sweep:
+        return replace(naps, sample=lambda trial: replace(naps.sample(trial), **fields))  # type: ignore[arg-type]
+
+    few, many = asking(judge=Judge(images=10)), asking(judge=Judge(images=20))
+    open_study(few, tmp_path)
+    with pytest.raises(UserError, match=r"made by another space: other judge\."):
+        open_study(many, tmp_path)
+    with pytest.raises(UserError, match=r"made by another space: other judge, teacher\."):
+        open_study(asking(teacher=TEACHER), tmp_path)
+    with pytest.raises(UserError, match=r"there is no teacher in nowhere"):
+        open_study(asking(teacher=TeacherRef(folder="nowhere")), tmp_path / "new")
+    assert not list(tmp_path.glob("new/*"))
+
+
+def test_a_study_from_before_a_part_was_told_goes_on(tmp_path: Path) -> None:
+    made = sleeping_sweep("naps")
+    study = open_study(made, tmp_path)
+    old = {name: value for name, value in fingerprint(made).items() if name not in ADDED}
+    study.set_user_attr(ATTRIBUTE, old)
+    open_study(made, tmp_path)
+    study.set_user_attr(ATTRIBUTE, {name: value for name, value in old.items() if name != "recipe"})
+    with pytest.raises(UserError, match="made by another space: other recipe"):
+        open_study(made, tmp_path)
+
+
+def test_trials_of_somebody_else_are_not_taken_for_ours(tmp_path: Path) -> None:
+    made = sleeping_sweep("naps")
+    foreign = optuna.create_study(
+        study_name="naps", storage=open_storage(None, tmp_path), directions=["minimize", "minimize"]
+    )
+    open_study(made, tmp_path)  # an empty one may be
+    foreign.set_user_attr(ATTRIBUTE, None)
+    foreign.ask()
+    with pytest.raises(UserError, match="the study 'naps' holds trials that no sweep of ours made"):
+        open_study(made, tmp_path)
 
 
 def test_what_cannot_change_a_result_is_no_part_of_the_space() -> None:
