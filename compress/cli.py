@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from compress.errors import DISK_ERRORS, UserError
+from compress.errors import UserError, disk_error
 
 USER_ERROR, INTERRUPTED = 2, 130
 # Our own progress tells what happens; the libraries' bars and advice to developers would drown it.
@@ -252,13 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         sys.stderr.close()
         return 0
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
+    except Exception as error:
+        full = disk_error(error)
+        if full is None:
             raise
-        where = str(error.filename or "disk")
-        return complain(
-            UserError.of(error.strerror or "cannot write", where, f"{DISK_ERRORS[error.errno]}, then run again.")
-        )
+        return complain(full)
 
 
 def complain(error: UserError) -> int:

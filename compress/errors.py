@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 from dataclasses import dataclass
 
 # What the system says when a disk takes no more, and what helps.
 DISK_ERRORS = {
     errno.ENOSPC: "Free some space",
     errno.EDQUOT: "Free some space",
+    errno.EFBIG: "Allow larger files (`ulimit -f`), or choose another disk",
     errno.EROFS: "Choose a writable folder",
 }
+_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors: I/O error: No space left on device (os error 28)
+_TORCH = re.compile(r"PytorchStreamWriter failed writing|inline_container.* unexpected pos")  # does not say why
 
 
 @dataclass(frozen=True)
@@ -38,3 +43,21 @@ class UserError(Exception):
     def of(cls, what: str, where: str, remedy: str) -> UserError:
         """The common case of a single problem."""
         return cls(Problem(what, where, remedy))
+
+
+class Unreachable(UserError):
+    """Something that the work needs does not answer; nothing is wrong with the work, which goes on when it does."""
+
+
+def disk_error(error: BaseException) -> UserError | None:
+    """What to tell of a disk that takes no more, if that is what `error` says: as Python, safetensors and torch do."""
+    number, where, said = None, "disk", None
+    if isinstance(error, OSError):
+        number, where, said = error.errno, str(error.filename or where), error.strerror
+    elif found := _RUST.search(str(error)):
+        number = int(found[1])
+    elif _TORCH.search(str(error)):
+        number = errno.ENOSPC
+    if number not in DISK_ERRORS:
+        return None
+    return UserError.of(said or os.strerror(number), where, f"{DISK_ERRORS[number]}, then run again.")

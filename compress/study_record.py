@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STUDY, LOCK = "study.json", ".study.lock"
 # User attributes that a trial may have; reports know the first as the trial's run folder, within the sweep's.
-FOLDER, WORKER, REASON, STAGES, CLIMB = "folder", "worker", "reason", "stages", "ladder"
+FOLDER, WORKER, REASON, STAGES, CLIMB, BEAT = "folder", "worker", "reason", "stages", "ladder", "beat"
 IMPORTANCE_TRIALS = 20  # complete ones; with fewer, an estimate of what matters is mostly chance
 
 

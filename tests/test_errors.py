@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from PIL import Image
 
 from compress import cli
 from compress.commands import generate
-from compress.errors import Problem, UserError
+from compress.errors import Problem, UserError, disk_error
 
 TOY = "from tests.toy import toy_recipe\n\ndef recipe():\n    return toy_recipe('a', 'b')\n"
 
@@ -150,3 +153,32 @@ def test_a_user_error_needs_a_problem_and_shows_all_of_them() -> None:
         UserError()
     error = UserError(Problem("x is 1", "here", "Use 2."), Problem("y is 1", "there", "Use 3."))
     assert str(error) == "here: x is 1. Use 2.\nthere: y is 1. Use 3."
+
+
+@contextmanager
+def small_files(most: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes, as on a disk that is nearly full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.slow  # imports torch
+def test_a_full_disk_is_known_whoever_complains(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    large = {"x": torch.zeros(100_000)}
+    for write in (
+        lambda path: path.write_bytes(bytes(400_000)),
+        lambda path: save_file(large, path),
+        lambda path: torch.save(large, path),
+    ):
+        with small_files(65_536), pytest.raises(Exception) as raised:
+            write(tmp_path / "large")
+        told = disk_error(raised.value)
+        assert told is not None and str(told).endswith(", then run again.")
+    assert disk_error(OSError(errno.ENOENT, "not there")) is None and disk_error(RuntimeError("shape")) is None

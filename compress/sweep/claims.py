@@ -4,9 +4,9 @@ Every claimed trial has a lock file beside the runs, held by its worker. A trial
 lock is free belonged to a worker that died, so another takes it over, under the same number and in the same run
 folder; nothing is asked twice. All of this happens under one lock, so that two workers cannot claim the same trial.
 
-Where workers share a database but no disk, locks tell nothing about trials from elsewhere. There the database's
-heartbeats do (Optuna's `fail_stale_trials`: the trial fails, and a copy of it is queued), and of trials that were asked
-at the same moment the later ones are given up again if they are too many.
+Where workers share a storage but no disk, locks tell nothing about trials from elsewhere. There heartbeats do
+(`compress.sweep.heartbeat`): a trial that is silent for too long fails, and a copy of it is queued. Of trials that were
+asked at the same moment the later ones are given up again if they are too many.
 
 On a ladder a trial that rests on a rung is nobody's: it is claimed again when it may climb on, where its artefacts are.
 """
@@ -14,22 +14,20 @@ On a ladder a trial that rests on a rung is nobody's: it is claimed again when i
 from __future__ import annotations
 
 import uuid
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.artifact import write_json
 from compress.locks import FileLock, locked, this_process
 from compress.study_record import CLIMB, FOLDER, REASON, WORKER
 from compress.sweep.definition import Sweep
 from compress.sweep.early import pruner
+from compress.sweep.heartbeat import SILENCE_S, Pulses
 from compress.sweep.ladder import climb_of, climbers, ended, entered, hopeless, rests, why_stopped
 from compress.sweep.sampling import kind_for_next, next_point, sampler, seed_of
-from compress.sweep.trial import RECORD
+from compress.sweep.trial import write_record
 
 if TYPE_CHECKING:
     import optuna
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 8  # at one trial by workers that all died of it
 SURPLUS = "asked at the same time as others, and not needed"
+SILENT = "its worker, which shares no disk with the others, gave no sign of life"
 _BIRTH_S = 30.0  # between a trial's start and the note of where its worker is, at most
 
 
@@ -53,7 +52,7 @@ class Claims:
 
     def __init__(self, study: optuna.Study, sweep: Sweep, folder: Path, wanted: int, seed: int) -> None:
         self.study, self._sweep, self._wanted, self._seed = study, sweep, wanted, seed
-        self._locks = folder / ".trials"
+        self._locks, self._pulses = folder / ".trials", Pulses()
         with locked(self._locks / "claims"):
             self._place = _place(self._locks / "place")
 
@@ -100,12 +99,13 @@ class Claims:
         """Leaves a trial for whoever comes next; being interrupted is no attempt."""
         self._note(claim.trial, attempts=_attempts(claim.trial.user_attrs) - 1)
 
-    def fail(self, trial: optuna.Trial | FrozenTrial, reason: str) -> None:
-        """Ends a trial without values; another one will be asked in its stead."""
-        import optuna
+    def fail(self, trial: optuna.Trial | FrozenTrial, reason: str) -> bool:
+        """Ends a trial without values; another one will be asked in its stead. False if it had ended already."""
+        return self._end(trial, "FAIL", reason)
 
-        self.study._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
-        self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    def prune(self, trial: optuna.Trial | FrozenTrial, reason: str) -> None:
+        """Ends a trial that is not worth going on with, or not allowed; the sampler learns from it."""
+        self._end(trial, "PRUNED", reason)
 
     def _take_over(self) -> tuple[Claim, FileLock] | None:
         import optuna
@@ -118,7 +118,6 @@ class Claims:
                 self.fail(trial, f"its workers died {MAX_ATTEMPTS} times")
                 lock.release()
                 continue
-            _beat(self.study, trial._trial_id)
             self._prepare(trial.number, self._sweep.sampler)
             return self._claimed(optuna.Trial(self.study, trial._trial_id), True), lock
         return None
@@ -130,12 +129,11 @@ class Claims:
         if self._sweep.ladder is None:
             return None
         for trial in hopeless(self.study.get_trials(deepcopy=False), self._sweep, self._wanted):
-            self._stop(trial)
+            self.prune(trial, why_stopped(trial, self._sweep))
         for trial in climbers(self.study.get_trials(deepcopy=False), self._sweep, self._wanted):
             lock = FileLock(self._locks / str(trial.number))
             if not self._is_ours(trial) or not lock.try_acquire():
                 continue
-            _beat(self.study, trial._trial_id)
             self._prepare(trial.number, self._sweep.sampler)
             mine = optuna.Trial(self.study, trial._trial_id)
             mine.set_user_attr(CLIMB, climb_of(trial.user_attrs).sent_on().as_json())
@@ -157,25 +155,34 @@ class Claims:
         leave = {trial.number for trial in climbers(trials, self._sweep, self._wanted)}
         for trial in trials:
             if rests(trial) and trial.number not in leave:
-                self._stop(trial)
+                self.prune(trial, why_stopped(trial, self._sweep))
 
-    def _stop(self, trial: FrozenTrial) -> None:
-        """Ends a trial on its rung; its record in the run folder says that it is over, and its artefacts may go."""
+    def _end(self, trial: optuna.Trial | FrozenTrial, state: str, reason: str) -> bool:
+        """Ends a trial without values; its record in the run folder says so, and its artefacts may go. False if it had
+        ended already."""
         import optuna
 
-        out = self._locks.parent / str(trial.user_attrs[FOLDER])
-        if out.is_dir():
-            write_json(out / RECORD, {"number": trial.number, "params": trial.params, "values": None})
-        with suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # a worker elsewhere was first
-            self.study._storage.set_trial_user_attr(trial._trial_id, REASON, why_stopped(trial, self._sweep))
-            self.study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
+        try:
+            self.study._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
+            self.study.tell(trial.number, state=optuna.trial.TrialState[state])
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError):  # a worker elsewhere was first
+            return False
+        out = self._locks.parent / str(trial.user_attrs.get(FOLDER, ""))
+        if out != self._locks.parent and out.is_dir():
+            write_record(out, trial)
+        return True
+
+    def _bury(self) -> None:
+        """Ends the trials of workers elsewhere that gave no sign of life, and queues a copy of each."""
+        for trial in filter(climbing, self.study.get_trials(deepcopy=False)):
+            if self._is_ours(trial) or self._pulses.silent_s(trial) < SILENCE_S or not self.fail(trial, SILENT):
+                continue
+            if (attempts := _attempts(trial.user_attrs)) < MAX_ATTEMPTS:
+                nobody = {WORKER: {"place": "", "process": "", "attempts": attempts}}
+                self.study.enqueue_trial(trial.params, user_attrs=trial.user_attrs | nobody)
 
     def _ask(self) -> tuple[Claim, FileLock] | None:
-        import optuna
-
-        for trial in filter(rests, self.study.get_trials(deepcopy=False)):
-            _beat(self.study, trial._trial_id)  # nobody is at work at it, and it is not dead
-        optuna.storages.fail_stale_trials(self.study)
+        self._bury()
         trials = self.study.get_trials(deepcopy=False)
         if len(self._others()) >= self._wanted:
             return None
@@ -185,9 +192,7 @@ class Claims:
                 return None
             self.study.enqueue_trial(point)
         self._prepare(len(trials), kind_for_next(self._sweep, trials))
-        with warnings.catch_warnings():  # "Heartbeat ... is supposed to be used with Study.optimize": the worker beats
-            warnings.filterwarnings("ignore", message="Heartbeat of storage")
-            trial = self.study.ask()
+        trial = self.study.ask()
         if len(self._others(before=trial.number)) >= self._wanted:
             self.fail(trial, SURPLUS)
             return None
@@ -209,8 +214,7 @@ class Claims:
         worker = trial.user_attrs.get(WORKER)
         if worker is not None:
             return bool(worker["place"] == self._place)
-        started = trial.datetime_start
-        return started is not None and (datetime.now() - started).total_seconds() > _BIRTH_S
+        return self._pulses.silent_s(trial) > _BIRTH_S
 
     def _claimed(self, trial: optuna.Trial, taken_over: bool) -> Claim:
         self._note(trial, attempts=_attempts(trial.user_attrs) + 1)
@@ -228,14 +232,6 @@ def climbing(trial: FrozenTrial) -> bool:
 
 def _attempts(attributes: dict[str, Any]) -> int:
     return int(attributes.get(WORKER, {}).get("attempts", 0))
-
-
-def _beat(study: optuna.Study, trial_id: int) -> None:
-    """Shows at once that a trial lives again, before anybody takes it for stale."""
-    from optuna.storages._heartbeat import is_heartbeat_enabled
-
-    if is_heartbeat_enabled(study._storage):
-        study._storage.record_heartbeat(trial_id)
 
 
 def _place(path: Path) -> str:

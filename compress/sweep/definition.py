@@ -47,9 +47,9 @@ class Constraint:
     at_most: float
     value: Callable[[Recipe], float]
 
-    def excess(self, recipe: Recipe) -> float:
-        """How far the recipe is above the limit, as a share of it; <= 0 where it is within."""
-        return (self.value(recipe) - self.at_most) / (abs(self.at_most) or 1.0)
+    def excess(self, value: float) -> float:
+        """How far a recipe's value is above the limit, as a share of it; <= 0 where it is within."""
+        return (value - self.at_most) / (abs(self.at_most) or 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

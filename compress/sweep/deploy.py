@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.artifact import CARD, load_card
-from compress.errors import DISK_ERRORS, Problem, UserError
+from compress.errors import Problem, UserError, disk_error
 from compress.locks import FileLock
 from compress.overrides import apply_overrides
 from compress.pipeline import run
@@ -157,7 +157,7 @@ def carry_on(work: Work, setting: Setting) -> None:
         options = Options(out, setting.runs, device=setting.device, wait=True, store=setting.store)
         plan = run(work.recipe, options, setting.progress)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        if disk_error(error):
             raise
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         row.state, row.reason = FAILED, reason

@@ -26,7 +26,6 @@ JOURNAL = "journal.log"
 SCHEMES = ("journal", "sqlite", "postgresql", "mysql", "mariadb", "grpc")
 CONNECT_S = 10.0
 SQLITE_BUSY_S = 60
-HEARTBEAT_S = 60  # of trials in a database; one that misses three is taken to be dead where no lock can tell
 _CONTINUE = "Start it, or give another --storage; the same command continues."
 
 
@@ -130,7 +129,7 @@ class JournalLock:
 
 
 def _database(url: str) -> BaseStorage:
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.storages import RDBStorage
     from sqlalchemy.exc import ArgumentError
 
     address = url.replace("postgresql://", "postgresql+psycopg://", 1)
@@ -139,13 +138,7 @@ def _database(url: str) -> BaseStorage:
     engine: dict[str, Any] = {"connect_args": connect, "pool_pre_ping": not sqlite}
     try:
         with answering(url):
-            return RDBStorage(
-                address,
-                engine_kwargs=engine,
-                heartbeat_interval=None if sqlite else HEARTBEAT_S,
-                grace_period=None if sqlite else 3 * HEARTBEAT_S,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-            )
+            return RDBStorage(address, engine_kwargs=engine)
     except (ArgumentError, ValueError) as error:
         remedy = "Write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE or sqlite:///FILE."
         raise UserError.of(f"the address cannot be read ({_first_line(str(error))})", public(url), remedy) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from compress.sweep.ladder import climb_of, entered, goal
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 RECORD = "trial.json"  # in the trial's run folder: what it came to, for who reads files alone
 RUN, REUSED = "run", "reused"
@@ -57,45 +59,43 @@ def carry_out(trial: optuna.Trial, setting: Setting) -> tuple[float, ...]:
     trial.set_user_attr(FOLDER, out.name)
     said = ", ".join(f"{name} {value}" for name, value in trial.params.items())
     setting.progress.message(f"trial {trial.number}{f', to {until}' if until else ''}: {said}")
-    record: dict[str, Any] = {"number": trial.number, "params": trial.params, "values": None}
     watch = Watch(trial, setting.sweep.early_stop) if setting.sweep.early_stop else None
     (out / RECORD).unlink(missing_ok=True)  # without it the trial counts as unfinished, and nothing of it is collected
-    try:
-        options = Options(
-            out,
-            setting.runs,
-            until=until,
-            device=setting.device,
-            wait=True,
-            watch=watch,
-            store=setting.store,
-            held=setting.held,
-        )
-        plan = run(recipe, options, setting.progress)
-        if watch is not None:
-            watch.replay(recipe, out)
-        values = tuple(value_of(objective, recipe, out) for objective in objectives)
-    except (UserError, OSError):
-        raise
-    except Exception:
-        write_json(out / RECORD, record)
-        raise
+    options = Options(
+        out,
+        setting.runs,
+        until=until,
+        device=setting.device,
+        wait=True,
+        watch=watch,
+        store=setting.store,
+        held=setting.held,
+    )
+    plan = run(recipe, options, setting.progress)
+    if watch is not None:
+        watch.replay(recipe, out)
+    values = tuple(value_of(objective, recipe, out) for objective in objectives)
     stages = how_made(plan)
     trial.set_user_attr(STAGES, stages)
     took_s = round(time.monotonic() - began_s, 2)
     if until is None:
-        write_json(out / RECORD, record | {"values": values, STAGES: stages, "wall_s": took_s})
+        write_record(out, trial, values=values, wall_s=took_s, **{STAGES: stages})
     return values
+
+
+def write_record(out: Path, trial: optuna.Trial | FrozenTrial, **fields: Any) -> None:
+    """Notes in a trial's run folder that it is over and what it came to; without values it came to nothing."""
+    write_json(out / RECORD, {"number": trial.number, "params": trial.params, "values": None, **fields})
 
 
 def check_constraints(trial: optuna.Trial, sweep: Sweep, recipe: Recipe) -> None:
     """Tells the sampler how far the recipe is from each limit; raises Infeasible where it is above one."""
-    found = {constraint: constraint.value(recipe) for constraint in sweep.constraints}
+    found = [(constraint, constraint.value(recipe)) for constraint in sweep.constraints]
     with warnings.catch_warnings():  # a trial that another worker began has told them already
         warnings.filterwarnings("ignore", message="The constraint value is ignored")
-        for constraint in sweep.constraints:
-            trial.set_constraint(constraint.label, constraint.excess(recipe))
-    broken = [f"{c.label} is {value:.4g}, at most {c.at_most:.4g}" for c, value in found.items() if value > c.at_most]
+        for constraint, value in found:
+            trial.set_constraint(constraint.label, constraint.excess(value))
+    broken = [f"{c.label} is {value:.4g}, at most {c.at_most:.4g}" for c, value in found if value > c.at_most]
     if broken:
         raise Infeasible("; ".join(broken))
 
@@ -121,13 +121,17 @@ def how_made(plan: Plan) -> dict[str, str]:
 
 
 def value_of(objective: Objective, recipe: Recipe, out: Path) -> float:
-    """The objective's value on the card of a finished trial, or by its recipe."""
+    """The objective's value on the card of a finished trial, or by its recipe. ArithmeticError where it is not finite,
+    UserError where the card has no such metric."""
     if objective.value is not None:
-        return objective.value(recipe)
-    stage = recipe.stages[recipe.index(objective.stage, "objective")]
-    metrics = load_card(out / recipe.folder_of(stage)).metrics
-    value = metrics.get(objective.metric)
-    if value is None:
-        remedy = f"Name one of the card's metrics: {', '.join(sorted(metrics))}."
-        raise UserError.of(f"there is no metric {objective.metric!r}", f"stage {objective.stage!r}", remedy)
+        value: float | None = objective.value(recipe)
+    else:
+        stage = recipe.stages[recipe.index(objective.stage, "objective")]
+        metrics = load_card(out / recipe.folder_of(stage)).metrics
+        if objective.metric not in metrics:
+            remedy = f"Name one of the card's metrics: {', '.join(sorted(metrics))}."
+            raise UserError.of(f"there is no metric {objective.metric!r}", f"stage {objective.stage!r}", remedy)
+        value = metrics[objective.metric]  # a card has None where a number was not finite
+    if value is None or not math.isfinite(value):
+        raise ArithmeticError(f"{objective.label} is not finite")
     return value

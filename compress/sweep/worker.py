@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.errors import DISK_ERRORS, UserError
+from compress.errors import Unreachable, UserError, disk_error
 from compress.garbage import collect_sweep
 from compress.progress import LineProgress, TerminalProgress, make_progress
 from compress.runfolder import RunFolder
-from compress.study_record import REASON, write_study_record
+from compress.study_record import write_study_record
 from compress.sweep.claims import Claim, Claims
 from compress.sweep.definition import TRIALS, Sweep, folder_of
 from compress.sweep.early import check_early_stop
+from compress.sweep.heartbeat import beating
 from compress.sweep.ladder import check_ladder, climb_of
 from compress.sweep.sampling import check_sampler
 from compress.sweep.storage import answering, open_storage, public, storage_errors
@@ -95,7 +94,7 @@ class Worker:
             with self._claims.next() as claim:
                 if claim is not None:
                     self._poll_s = POLL_S
-                    with heartbeat(claim, self._claims.study):
+                    with beating(claim.trial):
                         self._work_on(claim)
                     return True
             if self._claims.done():
@@ -109,31 +108,42 @@ class Worker:
         return True
 
     def _work_on(self, claim: Claim) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        try:
+            self._carry_out(claim)
+        except UpdateFinishedTrialError:
+            # Its heartbeats were late, so another took it for dead and asks it again; all is there to be reused.
+            said = f"trial {claim.trial.number}: taken for dead, and given to another worker meanwhile"
+            self._setting.progress.message(said)
+            self._record()
+
+    def _carry_out(self, claim: Claim) -> None:
         import optuna
 
-        study, trial, state = self._claims.study, claim.trial, optuna.trial.TrialState
-        began_s = time.monotonic()
+        trial, began_s = claim.trial, time.monotonic()
         if claim.taken_over:
             self._setting.progress.message(f"trial {trial.number}: taken over from a worker that died")
         try:
             values = carry_out(trial, self._setting)
         except Infeasible as reason:
-            trial.set_user_attr(REASON, str(reason))
-            study.tell(trial, state=state.PRUNED)  # a sampler learns from pruned trials, not from failed ones
+            self._claims.prune(trial, str(reason))  # a sampler learns from pruned trials, not from failed ones
             self._record()
             self._count_infeasible(trial, str(reason))
         except optuna.TrialPruned as reason:
             self._setting.progress.message(f"trial {trial.number}: stopped, {reason}")
-            trial.set_user_attr(REASON, str(reason))
-            study.tell(trial, state=state.PRUNED)
+            self._claims.prune(trial, str(reason))
             self._record()
-        except storage_errors(self._storage):
+        except (optuna.exceptions.UpdateFinishedTrialError, *storage_errors(self._storage)):
+            raise
+        except Unreachable:
+            self._claims.put_back(claim)
             raise
         except UserError as error:
             self._fail(trial, str(error))
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            if disk_error(error):
                 self._claims.put_back(claim)
                 raise
             self._fail(trial, f"{type(error).__name__}: {error}")
@@ -145,18 +155,16 @@ class Worker:
             self._tell(claim, values, time.monotonic() - began_s)
 
     def _tell(self, claim: Claim, values: tuple[float, ...], wall_s: float) -> None:
-        import optuna
+        from optuna.exceptions import UpdateFinishedTrialError
 
         self._failures = self._infeasible = 0
-        trial = claim.trial
-        try:
-            if not self._rested(claim, values, wall_s):
-                self._claims.study.tell(trial, values)
-        except (ValueError, optuna.exceptions.UpdateFinishedTrialError) as error:
-            if isinstance(error, ValueError) and "Cannot tell" not in str(error):
+        if not self._rested(claim, values, wall_s):
+            try:
+                self._claims.study.tell(claim.trial, values)
+            except ValueError as error:
+                if "Cannot tell" in str(error):
+                    raise UpdateFinishedTrialError(str(error)) from None
                 raise
-            # Its heartbeats were late, so the study holds it for dead and asks it again; all is there to be reused.
-            self._setting.progress.message(f"trial {trial.number}: finished, but given to another worker meanwhile")
         self._record()
 
     def _rested(self, claim: Claim, values: tuple[float, ...], wall_s: float) -> bool:
@@ -193,12 +201,3 @@ class Worker:
             what = f"{MAX_INFEASIBLE} trials in a row broke a constraint or repeated another; of the last, {reason}"
             remedy = "Loosen the constraints, or make the space larger."
             raise UserError.of(what, f"sweep {self._setting.sweep.name!r}", remedy)
-
-
-@contextmanager
-def heartbeat(claim: Claim, study: optuna.Study) -> Iterator[None]:
-    """Shows workers elsewhere that the trial lives, where the storage can (Optuna's heartbeats)."""
-    from optuna.storages._heartbeat import get_heartbeat_thread
-
-    with get_heartbeat_thread(claim.trial._trial_id, study._storage):
-        yield

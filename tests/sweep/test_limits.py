@@ -28,8 +28,8 @@ def test_a_limit_is_on_what_the_student_will_have() -> None:
     millions, megabytes = (student_limit(name, 5.0).value(recipe()) for name in ("parameters_m", "size_mb_w8_padded"))
     assert (millions, megabytes) == pytest.approx((real.parameters_m, real.size_mb))
     limit = student_limit("parameters_m", millions / 2)
-    assert limit.label == "parameters (M)" and limit.excess(recipe()) == pytest.approx(1.0)
-    assert student_limit("parameters_m", millions).excess(recipe()) <= 0
+    assert limit.label == "parameters (M)" and limit.excess(limit.value(recipe())) == pytest.approx(1.0)
+    assert student_limit("parameters_m", millions).excess(millions) <= 0
 
 
 @pytest.mark.slow

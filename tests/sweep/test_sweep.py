@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import optuna
 import pytest
 
 from compress import cli
-from compress.artifact import load_card
+from compress.artifact import load_card, save_card
 from compress.errors import UserError
 from compress.progress import LineProgress
 from compress.recipe import Recipe
@@ -21,6 +22,7 @@ from compress.sweep import Constraint, Objective, Sweep, folder_of, load_sweep, 
 from compress.sweep.claims import Claims
 from compress.sweep.outcome import hypervolume, outcome, stages
 from compress.sweep.sampling import next_point
+from compress.sweep.trial import value_of
 from compress.sweep.worker import run_sweep
 from reports.study.arms import arms
 from reports.study.read import read_study
@@ -63,6 +65,38 @@ def test_an_objective_may_be_told_by_the_recipe_alone(tmp_path: Path) -> None:
     assert [trial.values[1] for trial in study.trials] == [trial.params["width"] for trial in study.trials]
     read = read_study(folder_of(both, tmp_path))
     assert [entry.label for entry in read.objectives] == ["norm", "width"] and len(read.comparable) == 2
+
+
+def test_a_value_that_is_not_finite_fails_its_trial_alone(tmp_path: Path) -> None:
+    odd = Objective(stage="b", metric="odd", label="oddness", value=lambda recipe: next(values))
+    values = iter([math.nan, 1.0, math.inf, 2.0])
+    said = io.StringIO()
+    study = run_sweep(replace(sweep(), objectives=(odd,)), tmp_path, 2, progress=LineProgress(said))
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "FAIL", "COMPLETE"]
+    assert study.trials[0].user_attrs["reason"] == "ArithmeticError: oddness is not finite"
+    assert said.getvalue().count("failed (ArithmeticError: oddness is not finite)") == 2
+    record = folder_of(sweep(), tmp_path) / study.trials[0].user_attrs["folder"] / "trial.json"
+    assert json.loads(record.read_text())["values"] is None  # so it can be collected
+
+
+def test_a_metric_that_was_not_finite_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    study = go(tmp_path, 1)
+    out = folder_of(sweep(), tmp_path) / study.trials[0].user_attrs["folder"]
+    recipe = sample(study.trials[0])
+    with pytest.raises(UserError, match=r"there is no metric 'nrm'\. Name one of the card's metrics: .*norm"):
+        value_of(Objective(stage="b", metric="nrm", label="x"), recipe, out)
+    card = load_card(out / "20-b")
+    card.metrics["norm"] = math.nan
+    save_card(out / "20-b", card)
+    with pytest.raises(ArithmeticError, match=r"^norm is not finite$"):
+        value_of(sweep().objectives[0], recipe, out)
+
+
+def test_a_trial_that_a_mistake_ended_can_be_collected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no metric 'nrm'"):
+        run_sweep(sweep("nrm"), tmp_path, 1, progress=LineProgress(io.StringIO()))
+    (record,) = folder_of(sweep(), tmp_path).glob("trial-*/trial.json")
+    assert json.loads(record.read_text())["values"] is None
 
 
 def test_trials_are_counted_over_all_runs_of_the_sweep(tmp_path: Path) -> None:
