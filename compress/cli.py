@@ -121,6 +121,9 @@ def _add_sweep(command: Command) -> None:
     sweep.add_argument("--submitit", metavar="N", type=int, help="submit N jobs with submitit, and wait for them")
     settings = "of the jobs, may be repeated: timeout_min=600, slurm_partition=gpu, cluster=local"
     sweep.add_argument("--submitit-set", metavar="KEY=VALUE", action="append", default=[], help=settings)
+    sweep.add_argument("--ray", metavar="N", type=int, help="run N workers with Ray Tune, here or on a cluster")
+    settings = "of each worker, may be repeated: cpu=2, gpu=1; address=auto is the cluster's"
+    sweep.add_argument("--ray-set", metavar="KEY=VALUE", action="append", default=[], help=settings)
     _add_deploy_front(command)
     serve = command("sweep-server", "Stand between a database and very many workers (gRPC).")
     serve.add_argument("storage", help="the database, for example postgresql://USER:PASSWORD@HOST/DATABASE")

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from dataclasses import dataclass
+from typing import Self
 
 # What the system says when a disk takes no more, and what helps.
 DISK_ERRORS = {
@@ -40,7 +41,7 @@ class UserError(Exception):
         super().__init__("\n".join(str(problem) for problem in problems))
 
     @classmethod
-    def of(cls, what: str, where: str, remedy: str) -> UserError:
+    def of(cls, what: str, where: str, remedy: str) -> Self:
         """The common case of a single problem."""
         return cls(Problem(what, where, remedy))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from compress.addresses import without_passwords
 from compress.artifact import CARD, TEMPORARY, Card, load_card, verify
-from compress.errors import UserError
+from compress.errors import Unreachable, UserError, disk_error
 from compress.locks import locked
 
 FETCHED, LOCKS = ".store", ".locks"
@@ -99,9 +99,11 @@ class Store:
         try:
             yield
         except (OSError, ValueError, ImportError) as error:
+            if disk_error(error):  # of this machine
+                raise
             what = f"the store of artefacts does not answer ({str(error) or type(error).__name__})"
             remedy = "Mend it or give another --artefacts; the same command goes on, and nothing is lost."
-            raise UserError.of(what, without_passwords(self._url), remedy) from None
+            raise Unreachable.of(what, without_passwords(self._url), remedy) from None
 
 
 def _is_sound(folder: Path, key: str) -> bool:

@@ -39,8 +39,8 @@ FLAGS = {
     "sensitivity": ["--criterion", "--device", "--json", "--ratios", "--run", "--samples", "--seed", "checkpoint"],
     "nncf": ["--forms", "--images", "--json", "--out", "checkpoint"],
     "sweep": [
-        *("--artefacts", "--device", "--disk-gb", "--json", "--runs", "--sampler", "--seed", "--slurm", "--storage"),
-        *("--submitit", "--submitit-set", "--trials", "--workers", "sweep"),
+        *("--artefacts", "--device", "--disk-gb", "--json", "--ray", "--ray-set", "--runs", "--sampler", "--seed"),
+        *("--slurm", "--storage", "--submitit", "--submitit-set", "--trials", "--workers", "sweep"),
     ],
     "deploy-front": [
         *("--artefacts", "--device", "--json", "--of-team", "--runs", "--storage", "--top", "--workers", "study"),

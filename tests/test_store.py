@@ -138,6 +138,16 @@ def test_a_store_that_does_not_answer_loses_nothing(tmp_path: Path) -> None:
     assert [step.action for step in again.steps] == [Action.DONE, Action.RUN]
 
 
+def test_a_trial_waits_for_its_store_to_come_back(tmp_path: Path) -> None:
+    made, file = sleeping_sweep("naps"), tmp_path / "file"
+    file.write_text("no folder")
+    with pytest.raises(UserError, match="store of artefacts does not answer"):
+        run_sweep(made, tmp_path, 1, progress=LineProgress(io.StringIO()), store=f"file://{file}/store")
+    file.unlink()
+    study = run_sweep(made, tmp_path, 1, progress=LineProgress(io.StringIO()), store=f"file://{file}/store")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
+
+
 def test_two_sweeps_on_two_machines_compute_each_stage_once(tmp_path: Path) -> None:
     made, url = sleeping_sweep("naps", widths=2, grid=True), f"file://{tmp_path}/store"
     for machine in ("one", "two"):

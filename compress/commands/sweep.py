@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
 def main(options: argparse.Namespace) -> int:
     """Runs trials until there are enough, then prints the table and writes the report, or prints one line of JSON."""
     check(options)
-    sweep, runs = overridden(load_sweep(options.sweep), options.overrides), Path(options.runs)
-    if options.sampler:
-        sweep = replace(sweep, sampler=options.sampler)
+    sweep, runs = sweep_of(options), Path(options.runs)
     if options.slurm is not None:
         from compress.sweep.slurm import script
 
@@ -48,6 +47,12 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
+def sweep_of(options: argparse.Namespace) -> Sweep:
+    """The sweep as the command line changes it."""
+    sweep = overridden(load_sweep(options.sweep), options.overrides)
+    return replace(sweep, sampler=options.sampler) if options.sampler else sweep
+
+
 def heed_requests_to_stop() -> None:
     """Clusters, `kill` and a closed terminal ask to stop as Ctrl-C does; `nohup` still has its way."""
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -57,7 +62,7 @@ def heed_requests_to_stop() -> None:
 
 def check(options: argparse.Namespace) -> None:
     """UserError for numbers that make no sense."""
-    for name in ("workers", "slurm", "submitit"):
+    for name in ("workers", "slurm", "submitit", "ray"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError.of(f"{name} is {value}", f"--{name}", "Give 1 or more.")
@@ -67,21 +72,14 @@ def check(options: argparse.Namespace) -> None:
 
 def work(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
     """Carries out trials here, or in several processes."""
-    from compress.sweep.worker import prepare, run_sweep, wanted
+    from compress.sweep.worker import prepare, wanted
 
     if options.submitit is not None:
         return submit(sweep, runs, options)
+    if options.ray is not None:
+        return hand_to_ray(sweep, runs, options)
     if options.workers == 1:
-        return run_sweep(
-            sweep,
-            runs,
-            options.trials,
-            options.seed,
-            options.device,
-            storage=options.storage,
-            disk_gb=options.disk_gb,
-            store=options.artefacts,
-        )
+        return be_a_worker(options)
     from compress.sweep.team import Team
 
     study = prepare(sweep, runs, options.trials, options.storage)
@@ -89,6 +87,22 @@ def work(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
     team = Team(command, options.workers, folder_of(sweep, runs) / "logs", lambda: finished(study))
     team.run(wanted(sweep, options.trials), sweep.name, make_progress())
     return study
+
+
+def be_a_worker(options: argparse.Namespace) -> optuna.Study:
+    """Carries out trials in this process."""
+    from compress.sweep.worker import run_sweep
+
+    return run_sweep(
+        sweep_of(options),
+        Path(options.runs),
+        options.trials,
+        options.seed,
+        options.device,
+        storage=options.storage,
+        disk_gb=options.disk_gb,
+        store=options.artefacts,
+    )
 
 
 def submit(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
@@ -103,6 +117,20 @@ def submit(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Stud
     job = WorkerJob(arguments_of(options, "--json"), Path.cwd())
     total = wanted(sweep, options.trials)
     work_in_jobs(chosen, job, options.submitit, lambda: finished(study), total, make_progress())
+    return study
+
+
+def hand_to_ray(sweep: Sweep, runs: Path, options: argparse.Namespace) -> optuna.Study:
+    """Carries out trials in workers that Ray Tune places."""
+    from compress.sweep.tune import check_ray
+    from compress.sweep.tune import work as work_in_ray
+    from compress.sweep.worker import prepare, wanted
+
+    settings = check_ray(options.ray_set)  # before any work
+    study = prepare(sweep, runs, options.trials, options.storage)
+    worker, total = partial(be_a_worker, options), wanted(sweep, options.trials)
+    folder = folder_of(sweep, runs)
+    work_in_ray(worker, options.ray, settings, folder, lambda: finished(study), total, make_progress())
     return study
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.addresses import without_passwords
 from compress.errors import UserError
 from compress.progress import LineProgress, TerminalProgress
 
@@ -41,7 +42,7 @@ class WorkerJob:
             if worker.poll() is None:
                 stop(worker)
         if code:
-            raise subprocess.CalledProcessError(code, self._arguments)
+            raise subprocess.CalledProcessError(code, list(map(without_passwords, self._arguments)))
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """What submitit puts into the queue for a job that was preempted, or whose time was up: the same again."""
@@ -80,13 +81,11 @@ def executor(folder: Path, name: str, settings: Sequence[str]) -> submitit.AutoE
     return found
 
 
-def setting(text: str) -> tuple[str, Any]:
+def setting(text: str, where: str = "--submitit-set", example: str = "timeout_min=600") -> tuple[str, Any]:
     """KEY=VALUE, the value a number where it reads as one."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UserError.of(
-            f"{text!r} is no setting", "--submitit-set", "Write it as KEY=VALUE, such as timeout_min=600."
-        )
+        raise UserError.of(f"{text!r} is no setting", where, f"Write it as KEY=VALUE, such as {example}.")
     try:
         parsed = json.loads(value)
     except ValueError:

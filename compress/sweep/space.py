@@ -30,6 +30,7 @@ def fingerprint(sweep: Sweep) -> dict[str, str]:
     """
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the study behind it is nobody's business
     asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     parameters: list[Any] = []
     recipes: list[Recipe] = []
