@@ -7,8 +7,9 @@ Hardware
     2 CPU cores, or any number of workers with GPUs.
 
 Time
-    1 h 50 min on two cores that had other work beside: a trial is pruned in 1 to 2 minutes, recovers in 4, and takes 20
-    to 25 more to the phone. One of the eight that got there was found made by `deploy-front scenes_ratio`.
+    1 h 50 min on two cores that had other work beside: a trial recovers in 3 to 4 minutes of a core and takes 21 to 31
+    more to the phone. Pruned students were scenes_ratio's but one, which took 42 s; one of the eight that got to the
+    top was found made by `deploy-front scenes_ratio`.
 
 Expected
     Of 12 trials 8 climb: the 6 that climb whatever they score, and 2 that were among the best. Over the 6 the error
