@@ -37,7 +37,7 @@ class Difference:
 class ScoreRow:
     """One score in every run, and each run's difference from the first."""
 
-    kind: str  # "headline", "t2i" or "edit"
+    kind: str  # "headline", "t2i", "edit", or "stage": the overall score of a stage, which gives the name
     name: str
     scores: tuple[Score | None, ...]
     differences: tuple[Difference | None, ...]
@@ -112,9 +112,10 @@ def _compared(base: Scored, new: Scored, kind: str, name: str) -> Difference | N
     (base_record, base_score), (new_record, new_score) = base, new
     if base_score is None or new_score is None or base_record is None or new_record is None:
         return None
-    error = paired.error(base_record.verdicts, new_record.verdicts, kind, name)
+    measured = "headline" if kind == "stage" else kind
+    error = paired.error(base_record.verdicts, new_record.verdicts, measured, name)
     if error is None:
-        return difference(base_score, new_score, share=kind != "headline")
+        return difference(base_score, new_score, share=measured != "headline")
     return paired_difference(base_score, new_score, error)
 
 
@@ -126,7 +127,7 @@ def stage_rows(runs: Sequence[Run]) -> list[ScoreRow]:
         stages = [next((record for record in run.stages if record.label == label), None) for run in runs]
         scores = [(stage, stage.scores.get("overall") if stage else None) for stage in stages]
         if sum(score is not None for _, score in scores) > 1:
-            rows.append(_row("headline", label, "overall", scores))
+            rows.append(_row("stage", label, "overall", scores))
     return rows
 
 

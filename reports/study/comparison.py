@@ -103,7 +103,9 @@ def cost_table(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[str], li
 
 
 def label_of(row: compare.ScoreRow) -> str:
-    """A score's name in words: "generation", "edit: recolour"."""
+    """A score's name in words: "generation", "edit: recolour"; a stage keeps its own, for one may be called t2i."""
+    if row.kind == "stage":
+        return row.name
     if row.kind == "headline":
         return plots.HEADLINE_LABELS.get(row.name, row.name)
     return f"{'generate' if row.kind == 't2i' else row.kind}: {words.label_of(row.name)}"

@@ -9,7 +9,7 @@ import pytest
 from reports.collect import collect
 from reports.record import ReportError, Score
 from reports.study import compare
-from reports.study.comparison import write_comparison
+from reports.study.comparison import label_of, write_comparison
 from tests.reports.outline import Outline
 from tests.reports.synthetic import make_run
 
@@ -119,3 +119,12 @@ def test_a_run_without_scores_or_named_twice_is_said(runs, tmp_path):
     (bare / "card.json").write_text(json.dumps({"name": "10-vae", "stage": "vae", "key": "k"}))
     with pytest.raises(ReportError, match="no scores to compare"):
         write_comparison([runs[0], tmp_path])
+
+
+def test_a_stage_keeps_its_name_where_a_score_has_the_same(runs, tmp_path):
+    found = compare.stage_rows([collect(run) for run in runs])
+    assert {row.kind for row in found} == {"stage"}
+    assert [label_of(row) for row in found][1:3] == ["t2i", "edit"]
+    page = write_comparison(runs, tmp_path / "out").read_text()
+    stages = page[page.index('data-csv="stages"') :].partition("</table>")[0]
+    assert ">edit<" in stages and "editing" not in stages and "generation" not in stages
