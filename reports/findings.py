@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from reports.record import HEADLINES, Kept, Record, Score
 
 _TOLD_ELSEWHERE = ("parameters_m", "macs_g", "size_mb", "task_", "part_", "untouched_psnr_db", *HEADLINES)
 _HELPERS = {"vae", "text"}  # stages whose network is not the denoiser
-MOST_LOST = {"quantize": 0.02, "deploy": 0.01}  # of the overall score, against the stage before
+MOST_LOST = {"quantize": 0.02, "qat": 0.02, "deploy": 0.01}  # of the overall score, against the stage before
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class TaskRow:
 
 @dataclass(frozen=True)
 class Parity:
-    """Score of the float student, then of its quantized and its deployed form, with the loss that is allowed."""
+    """Score of the float student, then of each form on grids up to the deployed one, with the loss that is allowed."""
 
     record: Record
     overall: Score
@@ -139,7 +140,7 @@ def kept_by_block(run: Run) -> dict[str, list[tuple[str, Kept]]]:
 
 
 def parity(run: Run) -> list[Parity]:
-    """Float student, quantized, deployed: what each step cost in overall score."""
+    """Float student, quantized, trained on its grids, deployed: what each step cost in overall score."""
     scored = [record for record in run.stages if "overall" in record.scores and not record.scores["overall"].rough]
     rows: list[Parity] = []
     for before, record in zip([None, *scored], scored, strict=False):
@@ -154,8 +155,21 @@ def parity(run: Run) -> list[Parity]:
 
 
 def sqnr(run: Run) -> dict[str, float]:
-    """Every SQNR in dB that the quantize and deploy stages measured."""
-    return {name: value for record in _device_stages(run) for name, value in record.metrics.items() if "sqnr" in name}
+    """Every SQNR in dB that the stages on grids measured, the last where several did.
+
+    Stage qat changes the network between two measurements, so that in its run they are told apart by their stage.
+    """
+    told = [
+        (record, name, value)
+        for record in _device_stages(run)
+        for name, value in record.metrics.items()
+        if "sqnr" in name
+    ]
+    if run.stage("qat") is None:
+        return {name: value for _, name, value in told}
+    counts = Counter(name for _, name, _ in told)
+    apart = {name for record, name, _ in told if counts[name] > 1 or record.stage == "qat"}
+    return {f"{record.stage}_{name}" if name in apart else name: value for record, name, value in told}
 
 
 def device_facts(run: Run) -> list[tuple[Record, list[tuple[str, str]]]]:
@@ -169,7 +183,7 @@ def device_facts(run: Run) -> list[tuple[Record, list[tuple[str, str]]]]:
 
 
 def _device_stages(run: Run) -> list[Record]:
-    return [record for record in (run.stage("quantize"), run.stage("deploy")) if record]
+    return [record for record in map(run.stage, MOST_LOST) if record]
 
 
 def links(run: Run) -> list[Link]:

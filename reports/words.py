@@ -7,7 +7,7 @@ from collections.abc import Mapping
 NO_FIGURE = "–"
 _UNITS = {"db": "dB", "kb": "kB", "mb": "MB", "gb": "GB", "m": "M", "g": "G", "ms": "ms", "s": "s", "px": "px"}
 _UNITS |= {"h": "h", "count": "", "percent": "%"}
-_SIGNS = "T2I HTP AIMET ONNX SQNR PSNR MSE KL EMA VAE GAN QDQ W8 W8A16 MACs ORT MB GB"
+_SIGNS = "T2I QAT HTP AIMET ONNX SQNR PSNR MSE KL EMA VAE GAN QDQ W8 W8A16 MACs ORT MB GB"
 _SPELLING = {sign.lower(): sign for sign in _SIGNS.split()} | {"kd": "distillation", "lr": "learning rate"}
 TASKS = {"two_object": "two objects", "color_attr": "colour attribution", "colors": "colours"}
 
@@ -22,6 +22,7 @@ def label_of(name: str) -> str:
     """A metric's, curve's or task's name in words, its unit left off: "htp_vs_float_sqnr_db" -> "HTP vs float SQNR"."""
     if name in TASKS:
         return TASKS[name]
+    name = name.replace("_db_before", "_before")
     head, _, tail = name.rpartition("_")
     words = (head if head and tail in _UNITS else name).replace("/", " ").replace(".", " ").split("_")
     return " ".join(_SPELLING.get(word, word) for word in words)

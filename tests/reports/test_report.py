@@ -11,6 +11,7 @@ from reports import findings, grid
 from reports.cards import read_record
 from reports.collect import collect
 from reports.html import write_report
+from reports.markdown import render_markdown
 from reports.plots_learning import samples_trained_on, scores_over_samples
 from reports.record import ReportError
 from tests.reports.outline import Outline
@@ -140,6 +141,41 @@ def test_neighbours_absent_for_one_reason_are_one_line(bare):
 def test_parity_says_how_many_pictures_it_rests_on(bare):
     edit_card(bare / "90-deploy", metrics={"overall": 0.9, "emulated_pictures_count": 14.0})
     assert findings.parity(collect(bare))[-1].samples == "14 emulated, paired"
+
+
+def with_qat(run: Path) -> None:
+    """A run whose quantized student was trained on its grids before it was deployed."""
+    shutil.copytree(run / "80-quantize", run / "85-qat")
+    card = json.loads((run / "85-qat" / "card.json").read_text())
+    told = {"overall": 0.88, "aimet_vs_float_sqnr_db_before": 40.0, "aimet_vs_float_sqnr_db": 43.1}
+    edit_card(run / "85-qat", name="85-qat", stage="qat", key="q", metrics=card["metrics"] | told)
+    card = json.loads((run / "90-deploy" / "card.json").read_text())
+    told = {"overall": 0.87, "aimet_vs_float_sqnr_db": 42.9}
+    edit_card(run / "90-deploy", metrics=card["metrics"] | told)
+
+
+def test_training_on_the_grids_is_a_form_of_its_own(bare):
+    with_qat(bare)
+    run = collect(bare)
+    rows = findings.parity(run)
+    assert [row.record.label for row in rows] == ["distill", "quantize", "qat", "deploy"]
+    assert [row.lost for row in rows[2:]] == pytest.approx([0.898 - 0.88, 0.88 - 0.87])
+    assert "qat" in [record.label for record, _ in findings.device_facts(run)]
+
+
+def test_measurements_before_and_after_training_on_the_grids_are_told_apart(bare):
+    with_qat(bare)
+    text = render_markdown(collect(bare))
+    for line in (
+        "| Quantize AIMET vs float SQNR | 40.2 dB |",
+        "| QAT AIMET vs float SQNR before | 40.0 dB |",
+        "| QAT AIMET vs float SQNR | 43.1 dB |",
+        "| Deploy AIMET vs float SQNR | 42.9 dB |",
+        "| HTP vs AIMET SQNR | 69.8 dB |",
+    ):
+        assert line in text
+    shutil.rmtree(bare / "85-qat")
+    assert "| AIMET vs float SQNR | 42.9 dB |" in render_markdown(collect(bare))
 
 
 def test_a_card_with_the_least_it_must_have_is_enough(tmp_path):
