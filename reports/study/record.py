@@ -85,6 +85,11 @@ class Trial:
     rungs: tuple[tuple[float | None, ...], ...] = ()  # of a ladder, below the top: the values on each it reached
 
     @property
+    def entered(self) -> bool:
+        """Whether it was carried out or is under way."""
+        return self.state in (COMPLETE, "running") or (self.state == PRUNED and bool(self.folder))
+
+    @property
     def judged(self) -> bool:
         """Whether every objective has a finite value."""
         return self.state == COMPLETE and bool(self.values) and None not in self.values
@@ -120,8 +125,9 @@ class Study:
 
     @cached_property
     def entered(self) -> tuple[Trial, ...]:
-        """The trials that were carried out or are under way, by number: neither failed nor above a constraint."""
-        return tuple(trial for trial in self.trials if trial.state != "fail" and trial.feasible)
+        """The trials that were carried out or are under way, by number, as the sweep counts them: without those that
+        failed, wait, or were never set out (a repeat of another or above a limit, which have no folder)."""
+        return tuple(trial for trial in self.trials if trial.entered)
 
     @cached_property
     def comparable(self) -> tuple[Trial, ...]:

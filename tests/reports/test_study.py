@@ -11,6 +11,7 @@ import pytest
 from reports.record import ReportError
 from reports.study.findings import summary
 from reports.study.html import write_study
+from reports.study.ladder import agreements
 from reports.study.payload import covered, embedded
 from reports.study.pictures import spread
 from reports.study.read import read_study
@@ -198,6 +199,18 @@ def test_trials_are_spread_over_a_long_front(folder):
     chosen = [trial.number for trial in spread(trials, 4)]
     assert (chosen[0], chosen[-1], len(chosen)) == (0, 59, 4)
     assert spread(trials[:2], 4) == list(trials[:2])
+
+
+def test_a_ladder_s_unselected_trials_are_those_that_the_sweep_let_climb(tmp_path):
+    climbed = [{"folder": f"trial-{n}", "rungs": [[float(n)]], "values": [float(n)]} for n in range(6)]
+    twin, failed = {"state": "pruned", "values": None}, {"state": "fail", "values": None, "folder": "trial-9"}
+    trials = [*climbed[:2], twin, failed, {"state": "waiting", "values": None}, *climbed[2:]]
+    trials[0] = climbed[0] | {"constraints": [1.0]}  # known only when it was carried out
+    ladder = {"rungs": [[{"label": "proxy", "stage": "a"}]], "factor": 3, "unselected": 4}
+    numbered = [TRIAL | trial | {"number": number} for number, trial in enumerate(trials)]
+    told = read_study(written(tmp_path, trials=numbered, ladder=ladder, objectives=[{"label": "e", "stage": "b"}]))
+    assert [trial.number for trial in told.entered] == [0, 1, 5, 6, 7, 8]
+    assert agreements(told)[0].unselected.count == 4
 
 
 def test_latex_escapes_what_it_must():
