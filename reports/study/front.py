@@ -52,8 +52,15 @@ def _exclusive(point: Point, others: Sequence[Point], reference: Point) -> float
     return box - hypervolume(worth, reference) if box > 0 else 0.0
 
 
-def unit_box(points: Sequence[Point]) -> list[Point]:
-    """The points with each coordinate scaled so that its best value is 0 and its worst 1."""
-    lows = [min(column) for column in zip(*points, strict=True)]
-    spans = [max(column) - min(column) or 1.0 for column in zip(*points, strict=True)]
-    return [tuple((x - low) / span for x, low, span in zip(point, lows, spans, strict=True)) for point in points]
+def unit_box(points: Sequence[Point], reference: Sequence[float | None]) -> list[Point]:
+    """The points with each coordinate scaled so that its best value is 0, and 1 is the reference, else the worst."""
+    columns = zip(zip(*points, strict=True), reference, strict=True)
+    return list(zip(*(_scaled(column, end) for column, end in columns), strict=True))
+
+
+def _scaled(column: Point, end: float | None) -> list[float]:
+    low = min(column)
+    if end is not None and low >= end:  # nothing is worth anything
+        return [1.0] * len(column)
+    span = (max(column) if end is None else end) - low or 1.0
+    return [(x - low) / span for x in column]

@@ -53,11 +53,12 @@ def payload(study: Study, shown: Shown) -> dict[str, Any]:
 
 
 def covered(study: Study) -> list[tuple[int, float]]:
-    """(trial, share of the box between each objective's best and worst that is dominated by then); for 2 or 3, and
-    not of a grid, whose trials come in no order."""
+    """(trial, share of the box between each objective's best and `reference` that is dominated by then); for 2 or 3,
+    and not of a grid, whose trials come in no order. What lies beyond the corner dominates nothing."""
     if study.grid is not None or not study.comparable or not 2 <= len(study.objectives) <= MOST_OBJECTIVES:
         return []
-    points = unit_box([study.losses(trial) for trial in study.comparable])
+    ends = [None if o.worst is None else -o.worst if o.maximize else o.worst for o in study.objectives]
+    points = unit_box([study.losses(trial) for trial in study.comparable], ends)
     history = coverage(points, (1.0,) * len(study.objectives))
     return [(t.number, _round(share)) for t, share in zip(study.comparable, history, strict=True)]
 
@@ -121,7 +122,10 @@ def worst_of(values: Iterable[float], maximize: bool) -> float:
 
 
 def reference(study: Study) -> Sequence[float]:
-    """The corner that closes the box of `covered`: each objective's worst among comparable trials."""
+    """The corner that closes the box of `covered`: each objective's `worst`, else the worst of comparable trials."""
     columns = zip(*(trial.values for trial in study.comparable), strict=True)
     pairs = zip(columns, study.objectives, strict=True)
-    return [worst_of([v for v in column if v is not None], o.maximize) for column, o in pairs]
+    return [
+        worst_of([v for v in column if v is not None], o.maximize) if o.worst is None else o.worst
+        for column, o in pairs
+    ]

@@ -80,11 +80,13 @@ def _ladder(raw: Any, where: str) -> Ladder | None:
 
 def _objective(raw: Any, where: str) -> Objective:
     raw = _mapping(raw, where)
+    worst = raw.get("worst")
     return Objective(
         label=str(_needed(raw, "label", where)),
         metric=str(raw.get("metric", "")),
         stage=str(raw.get("stage", "")),
         maximize=bool(raw.get("maximize", False)),
+        worst=None if worst is None else _number(worst, f"{where}.worst"),
     )
 
 

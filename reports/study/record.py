@@ -15,12 +15,14 @@ COMPLETE, PRUNED = "complete", "pruned"
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What is traded off; `label` names it for people, with its unit. `metric` stands on the card of `stage`."""
+    """What is traded off; `label` names it for people, with its unit. `metric` stands on the card of `stage`. A value
+    of `worst` is worth nothing: the hypervolume is measured up to it, and without it up to the worst of the trials."""
 
     label: str
     metric: str = ""
     stage: str = ""
     maximize: bool = False
+    worst: float | None = None
 
     @property
     def wish(self) -> str:

@@ -54,5 +54,11 @@ def test_coverage_grows_point_by_point():
 
 
 def test_the_unit_box_runs_from_best_to_worst():
-    assert unit_box([(1.0, 30.0), (3.0, 10.0), (2.0, 20.0)]) == [(0.0, 1.0), (1.0, 0.0), (0.5, 0.5)]
-    assert unit_box([(7.0, 1.0), (7.0, 2.0)]) == [(0.0, 0.0), (0.0, 1.0)]
+    own = (None, None)
+    assert unit_box([(1.0, 30.0), (3.0, 10.0), (2.0, 20.0)], own) == [(0.0, 1.0), (1.0, 0.0), (0.5, 0.5)]
+    assert unit_box([(7.0, 1.0), (7.0, 2.0)], own) == [(0.0, 0.0), (0.0, 1.0)]
+
+
+def test_the_unit_box_ends_at_the_reference_where_one_is_given():
+    assert unit_box([(1.0, 30.0), (3.0, 10.0)], (5.0, 20.0)) == [(0.0, 2.0), (0.5, 0.0)]
+    assert unit_box([(7.0, 1.0), (8.0, 2.0)], (6.0, None)) == [(1.0, 0.0), (1.0, 1.0)]  # all of it lies beyond

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reports.record import ReportError
-from reports.study.findings import summary
+from reports.study.findings import box, summary
 from reports.study.html import write_study
 from reports.study.ladder import agreements
 from reports.study.payload import covered, embedded
@@ -135,6 +135,16 @@ def test_hypervolume_is_told_for_two_and_three_objectives_only(tmp_path):
     four["trials"] = [trial | {"state": "complete", "constraints": []} for trial in four["trials"]]
     assert covered(read_study(written(tmp_path, **four))) == []
     assert "The hypervolume is not shown" in write_study(tmp_path).read_text()
+
+
+def test_hypervolume_is_measured_up_to_the_worst_that_the_study_names(tmp_path):
+    objectives = [{"label": "error", "worst": 5.0}, {"label": "score", "maximize": True, "worst": 0.0}]
+    values = [[4.0, 1.0], [1.0, 0.5], [9.0, 2.0]]  # the last is beyond, and yet the best score
+    trials = [TRIAL | {"number": number, "values": pair} for number, pair in enumerate(values)]
+    read = read_study(written(tmp_path, objectives=objectives, trials=trials))
+    # of a box of 4 x 2: 1 x 1, then 4 x 0.5 that share 1 x 0.5
+    assert covered(read) == [(0, 0.125), (1, 0.3125), (2, 0.3125)]
+    assert box(read) == "error 5.000, score 0"
 
 
 def test_one_objective_has_a_best_trial_instead_of_a_front(tmp_path):
