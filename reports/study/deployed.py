@@ -59,6 +59,12 @@ class Index:
     objectives: tuple[str, ...]  # labels
     trials: tuple[Deployed, ...]
 
+    @property
+    def pages(self) -> list[str]:
+        """Each trial's report, as a link from the sweep's folder; empty where it has none, as one that failed early."""
+        pages = [f"{trial.folder}/report.html" for trial in self.trials]
+        return [page if (self.folder / page).is_file() else "" for page in pages]
+
 
 def read_deployed(folder: Path) -> Index | None:
     """The index in a sweep's folder; None where nothing was deployed. ReportError for one that cannot be read."""
@@ -129,6 +135,7 @@ COLUMNS: tuple[tuple[str, Cell], ...] = (
     ("pictures emulated", _of("emulated_pictures_count", words.number, "deploy")),
     ("emulator − float on those", _lost_on_emulated),
     ("emulator vs simulation, dB", _of("htp_vs_aimet_sqnr_db", words.number, "deploy")),
+    ("nodes on HTP, %", _of("nodes_on_htp_percent", words.number, "deploy")),
     ("binary, MB", _of("binary_mb", words.number, "deploy")),
 )
 
