@@ -11,11 +11,15 @@ from reports.grid import Grid, Row
 CELL_PX, GAP_PX, PROMPT_PX, HEADER_PX = 96, 6, 250, 26
 MARK_PX = 3
 PAPER, INK, MUTED = (255, 255, 255), (30, 30, 30), (120, 120, 120)
+UNREADABLE = (OSError, SyntaxError)  # what Pillow raises for a damaged picture
 ACCEPTED, REFUSED = (30, 140, 60), (200, 40, 40)
 
 
 def draw_sheet(grid: Grid) -> Image.Image:
-    """Prompts on the left, for an edit with its source; pictures the verifier accepts are framed green, others red."""
+    """Prompts on the left, for an edit with its source; pictures the verifier accepts are framed green, others red.
+
+    A picture that cannot be read is left grey.
+    """
     pitch = CELL_PX + GAP_PX
     columns = len(grid.columns) + 1  # the sources come first
     sheet = Image.new("RGB", (PROMPT_PX + columns * pitch, HEADER_PX + len(grid.rows) * pitch), PAPER)
@@ -42,8 +46,11 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: Row, y: int, p
 
 
 def _picture(path: Path, side_px: int) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB").resize((side_px, side_px), Image.Resampling.LANCZOS)
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB").resize((side_px, side_px), Image.Resampling.LANCZOS)
+    except UNREADABLE:
+        return Image.new("RGB", (side_px, side_px), MUTED)
 
 
 def _wrapped(text: str, width: int = 34, lines: int = 4) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 from reports import grid
 from reports.collect import Run, collect
 from reports.record import HEADLINES, Record, ReportError, Sample
+from reports.sheet import UNREADABLE
 from reports.study.record import Study, Trial
 
 SIDE_PX = 64
@@ -47,11 +48,12 @@ def look(study: Study) -> Shown:
                 notes.append(f"Trial {trial.number} has no pictures: {error}")
     judged = {number: record for number, run in runs.items() if (record := last_with_samples(run))}
     columns = [replace(judged[t.number], label=f"trial {t.number}") for t in _with(study.front, judged)]
+    thumbnails, unread = _thumbnails({number: record.samples for number, record in judged.items()})
     return Shown(
-        thumbnails=_thumbnails({number: record.samples for number, record in judged.items()}),
+        thumbnails=thumbnails,
         stages={number: [_stage(record) for record in run.stages] for number, run in runs.items()},
         grid=grid.build(columns, GRID_BYTES),
-        notes=tuple(notes),
+        notes=(*notes, *unread),
     )
 
 
@@ -77,8 +79,8 @@ def _stage(record: Record) -> dict[str, Any]:
     return {"name": record.label} | {name: float(f"{v:.5g}") for name, v in (size | scores).items() if v is not None}
 
 
-def _thumbnails(samples: Mapping[int, Sequence[Sample]]) -> dict[int, list[dict[str, Any]]]:
-    """The same few questions for every trial, one a task, until the budget is spent."""
+def _thumbnails(samples: Mapping[int, Sequence[Sample]]) -> tuple[dict[int, list[dict[str, Any]]], list[str]]:
+    """The same few questions for every trial, one a task, until the budget is spent; and what could not be read."""
     asked = Counter(sample.question for row in samples.values() for sample in row)
     per_task: dict[tuple[str, str], grid.Question] = {}
     for question, _ in asked.most_common():
@@ -87,16 +89,22 @@ def _thumbnails(samples: Mapping[int, Sequence[Sample]]) -> dict[int, list[dict[
     edits = min(len(kinds[1]), PER_TRIAL // 2)
     questions = kinds[0][: PER_TRIAL - edits] + kinds[1][:edits]
     found: dict[int, list[dict[str, Any]]] = {}
+    notes: list[str] = []
     spent = 0
     for number, row in samples.items():
         answers = {sample.question: sample for sample in row}
         chosen = [answers[question] for question in questions if question in answers]
-        pictures = [{"src": thumbnail(s.file), "prompt": s.prompt, "ok": s.ok, "reason": s.reason} for s in chosen]
+        pictures = []
+        for s in chosen:
+            try:
+                pictures.append({"src": thumbnail(s.file), "prompt": s.prompt, "ok": s.ok, "reason": s.reason})
+            except UNREADABLE as error:
+                notes.append(f"Trial {number}: {s.file.name} cannot be read: {error}")
         spent += sum(len(str(picture["src"])) for picture in pictures)
         if spent > THUMBNAILS_BYTES:
             break
         found[number] = pictures
-    return found
+    return found, notes
 
 
 def thumbnail(path: Path, side_px: int = SIDE_PX) -> str:

@@ -84,3 +84,10 @@ def test_the_sheet_has_a_row_a_prompt_and_frames_verdicts(tmp_path):
     verdicts = {cell.ok for row in pictures.rows for cell in row.cells if cell}
     assert ((30, 140, 60) in colors) == (True in verdicts) and ((200, 40, 40) in colors) == (False in verdicts)
     assert sheet.width == 250 + (len(pictures.columns) + 1) * (CELL_PX + GAP_PX)
+
+
+def test_a_damaged_picture_leaves_the_rest_of_the_sheet(tmp_path):
+    pictures = grid.build(collect(make_run(tmp_path)).chain, rows_per_task=1)
+    damaged = next(cell.file for cell in pictures.rows[0].cells if cell)
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert (120, 120, 120) in {color for _, color in draw_sheet(pictures).getcolors(1 << 20)}

@@ -176,6 +176,20 @@ def test_a_damaged_run_folder_costs_its_pictures_only(tmp_path):
     assert f'"{read_study(folder).front[1].number}":{{"pictures"' in text
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 100])
+def test_a_damaged_picture_costs_itself_only(tmp_path, kept_bytes):
+    folder = make_study(tmp_path, 60, pictures=2)
+    first = read_study(folder).front[0]
+    shown = data_of(write_study(folder))["extra"][str(first.number)]["pictures"]
+    samples = folder / first.folder / "40-joint" / "samples"
+    names = {row["prompt"]: row["file"] for row in json.loads((samples / "samples.json").read_text())}
+    damaged = samples / names[shown[0]["prompt"]]
+    damaged.write_bytes(damaged.read_bytes()[:kept_bytes])
+    page = write_study(folder)
+    assert f"Trial {first.number}: {damaged.name} cannot be read: " in page.read_text()
+    assert data_of(page)["extra"][str(first.number)]["pictures"] == shown[1:]
+
+
 def test_text_from_the_study_is_escaped(tmp_path):
     evil = "</script><script>alert(1)</script>"
     trials = [TRIAL | {"params": {evil: evil}, "worker": evil}]
