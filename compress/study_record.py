@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.artifact import write_json
+from compress.artifact import CARD, write_json
 from compress.locks import locked
+from compress.plan import Action
 
 if TYPE_CHECKING:
     import optuna
@@ -100,7 +101,7 @@ def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 def _trial(trial: optuna.trial.FrozenTrial, folder: Path | None) -> dict[str, Any]:
     own = trial.user_attrs
     place = str(own.get(FOLDER, ""))
-    noted = noted_stages(Path(folder) / place / "recipe.json") if folder is not None and place else []
+    run = None if folder is None or not place else Path(folder) / place
     duration, climb = trial.duration, own.get(CLIMB, {"values": [], "wall_s": []})
     wall_s = duration.total_seconds() if duration is not None else None
     if climb["wall_s"]:  # it rested on its rungs in between
@@ -119,19 +120,32 @@ def _trial(trial: optuna.trial.FrozenTrial, folder: Path | None) -> dict[str, An
         "wall_s": None if wall_s is None else round(wall_s, 3),
         "rungs": climb["values"],
         "intermediate": [[step, value] for step, value in sorted(trial.intermediate_values.items())],
-        "stages": _stages(own.get(STAGES, {}), noted),
+        "stages": _stages(own.get(STAGES, {}), run),
     }
 
 
-def _stages(made: Mapping[str, str], noted: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The noted stages, each as the whole trial made it: a run that was interrupted calls reused what it made before.
-    `made` goes by stage folders. Where the run folder is not here, it is all there is to tell."""
-    if not noted:
+def _stages(made: Mapping[str, str], run: Path | None) -> list[dict[str, Any]]:
+    """The stages noted in a run folder, each as the whole trial made it: a run that was interrupted, or climbed on,
+    calls reused what it made before. `made` goes by stage folders. Without the folder it is all there is to tell."""
+    noted = [] if run is None else noted_stages(run / "recipe.json")
+    if run is None or not noted:
         stages = ((name.partition("-")[2], how) for name, how in made.items())
         return [{"name": name, "key": "", "action": how, "wall_s": 0.0} for name, how in stages]
-    fields = ("name", "key", "action", "wall_s")
-    actions = ({"action": made.get(entry["folder"], entry["action"])} for entry in noted)
-    return [{name: (entry | action)[name] for name in fields} for entry, action in zip(noted, actions, strict=True)]
+    found = []
+    for entry in noted:
+        action, wall_s = made.get(entry["folder"], entry["action"]), entry["wall_s"]
+        if action == Action.RUN.value != entry["action"]:
+            wall_s = _made_in_s(run / entry["folder"], wall_s)
+        found.append({"name": entry["name"], "key": entry["key"], "action": action, "wall_s": wall_s})
+    return found
+
+
+def _made_in_s(stage: Path, noted_s: float) -> float:
+    """The seconds that a stage's card tells; what was noted where there is no such card."""
+    try:
+        return float(json.loads((stage / CARD).read_text())["wall_s"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return noted_s
 
 
 def noted_stages(path: Path) -> list[dict[str, Any]]:

@@ -118,6 +118,27 @@ def test_stages_come_from_the_trial_and_from_its_run_folder(study: optuna.Study,
     assert rows[1]["stages"] == [{"name": "prune", "key": "", "action": "run", "wall_s": 0.0}]
 
 
+def test_a_stage_of_an_earlier_climb_took_what_its_card_tells(tmp_path: Path) -> None:
+    stages = [
+        {"name": name, "key": "k", "action": action, "wall_s": wall_s, "finished": True, "folder": folder}
+        for name, action, wall_s, folder in (
+            ("prune", "reuse", 0.0, "10-prune"),
+            ("t2i", "reuse", 0.0, "20-t2i"),
+            ("joint", "run", 7.0, "40-joint"),
+        )
+    ]
+    for entry in stages:
+        (tmp_path / "trial-0" / str(entry["folder"])).mkdir(parents=True)
+        (tmp_path / "trial-0" / str(entry["folder"]) / "card.json").write_text(json.dumps({"wall_s": 226.37}))
+    (tmp_path / "trial-0" / "recipe.json").write_text(json.dumps({"run": {"stages": stages}}))
+    told = optuna.create_study(directions=["minimize", "maximize"])
+    made = {"10-prune": "reused", "20-t2i": "run", "40-joint": "run"}
+    told.add_trial(optuna.trial.create_trial(values=[1.0, 1.0], user_attrs={"folder": "trial-0", "stages": made}))
+    (row,) = study_record(told, SWEEP, tmp_path)["trials"]
+    found = [(stage["name"], stage["action"], stage["wall_s"]) for stage in row["stages"]]
+    assert found == [("prune", "reused", 0.0), ("t2i", "run", 226.37), ("joint", "run", 7.0)]
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in Path(sweeps.__path__[0]).glob("scenes_*.py")))
 def test_every_sweep_that_ships_has_a_record(name: str, tmp_path: Path) -> None:
     sweep = load_sweep(name)

@@ -235,6 +235,7 @@ def test_a_ladder_s_unselected_trials_are_those_that_the_sweep_let_climb(tmp_pat
     told = read_study(written(tmp_path, trials=numbered, ladder=ladder, objectives=[{"label": "e", "stage": "b"}]))
     assert [trial.number for trial in told.entered] == [0, 1, 5, 6, 7, 8]
     assert agreements(told)[0].unselected.count == 4
+    assert "rested on rungs is drawn in one piece" in write_study(tmp_path).read_text()
 
 
 def test_latex_escapes_what_it_must():
