@@ -124,6 +124,17 @@ def test_downloads_hold_what_is_drawn(tab, name):
     assert marks and all("class" not in mark and "oklab" not in mark.get("stroke", "") for mark in marks)
 
 
+def test_values_of_parallel_axes_can_be_read_in_a_download(tab):
+    labels = "[...document.querySelectorAll('#parallel-figure .halo')].map((text) => text.getBBox())"
+    tab.value("saved.length = 0; document.querySelector('#parallel-figure button[aria-label$=\"as PNG\"]').click()")
+    tab.wait("saved.length === 2")
+    data = tab.value("saved[1].arrayBuffer().then((b) => Array.from(new Uint8Array(b)))")
+    image = Image.open(io.BytesIO(bytes(data))).convert("L")
+    boxes = tab.value(f"{labels}.map((b) => [b.x, b.y, b.x + b.width, b.y + b.height])")
+    ink = [sum(image.crop([round(3 * edge) for edge in box]).histogram()[:70]) for box in boxes]
+    assert len(ink) > 20 and min(ink) > 20  # the halo, painted last, would leave next to nothing of it
+
+
 def test_a_png_has_three_pixels_for_one(tab):
     tab.value("saved.length = 0; document.querySelector('#front-figure button[aria-label$=\"as PNG\"]').click()")
     tab.wait("saved.length === 2")  # the drawing, then the picture made of it

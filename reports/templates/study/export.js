@@ -30,8 +30,8 @@ function plain(colour) { // mixed colours come back as oklab(), which few progra
   return `rgb(${[...pixel.getImageData(0, 0, 1, 1).data].slice(0, 3).join(",")})`;
 }
 
-const PRINTED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "opacity",
-  "font-size", "font-weight", "font-family", "text-anchor"];
+const PRINTED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "paint-order",
+  "opacity", "font-size", "font-weight", "font-family", "text-anchor"];
 function standalone(drawing) { // the page's styles become attributes, since the file goes without its style sheet
   const root = document.documentElement, theme = root.dataset.theme;
   root.dataset.theme = "light";
