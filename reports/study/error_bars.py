@@ -14,6 +14,7 @@ COLOURS = ("s2", "s1", "s3", "s4")  # of the objectives in one figure
 ROW_PX, GAP_PX = 21, 26
 LEAST_NAMES_PX, LETTER_PX = 138, 7.2  # room for the names; the width of a letter, rather too much than too little
 PAGE_PX, WIDEST_PX = 1080, 300  # of the figure, and of a panel among several; one alone may be twice as wide
+LEAST_PX = 84  # of a panel: three ticks; where many settings need more than the page, the figure scrolls
 
 
 def draw(study: Study, settings: Sequence[Setting], indices: Sequence[int], label: str) -> str:
@@ -28,7 +29,7 @@ def draw(study: Study, settings: Sequence[Setting], indices: Sequence[int], labe
     bounds = spread([bound for arm in arms for index in indices for bound in _reach(arm, index, log)], log)
     names_px = max(LEAST_NAMES_PX, 16 + LETTER_PX * max(map(len, names)))
     widest = WIDEST_PX * (2 if len(settings) == 1 else 1)
-    width = min(widest, (PAGE_PX - names_px) / len(settings) - GAP_PX)
+    width = max(LEAST_PX, min(widest, (PAGE_PX - names_px) / len(settings) - GAP_PX))
     top, bottom = 28.0, 28.0 + ROW_PX * len(names)
     parts = [text(names_px - 14, top + ROW_PX * i + 15, name, "bar-name", "end") for i, name in enumerate(names)]
     for place, setting in enumerate(settings):

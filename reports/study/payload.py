@@ -26,7 +26,6 @@ def payload(study: Study, shown: Shown) -> dict[str, Any]:
     stages = list(dict.fromkeys(stage.name for trial in trials for stage in trial.stages))
     best = {trial.number for trial in study.front}
     return {
-        "name": study.name,
         "objectives": [{"label": o.label, "maximize": o.maximize} for o in study.objectives],
         "parameters": [_parameter(p) for p in study.parameters],
         "importance": {label: {n: _round(v) for n, v in row.items()} for label, row in study.importance.items()},
@@ -39,7 +38,6 @@ def payload(study: Study, shown: Shown) -> dict[str, Any]:
         "front": [int(trial.number in best) for trial in trials],
         "params": [[_param(p, trial) for trial in trials] for p in study.parameters],
         "values": [[_objective(trial, i) for trial in trials] for i in range(len(study.objectives))],
-        "origin_s": origin,
         "start_s": [None if second is None else _round(second - origin, 7) for second in begun],
         "wall_s": [_span(trial) for trial in trials],
         "worker": [workers.index(trial.worker) for trial in trials],
@@ -73,8 +71,6 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "choices": [str(choice) for choice in parameter.choices],
-        "low": parameter.low,
-        "high": parameter.high,
         "log": parameter.log,
         "whole": parameter.kind == "int",
     }

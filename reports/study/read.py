@@ -112,7 +112,7 @@ def _trial(raw: Any, objectives: int, where: str) -> Trial:
         state=_one_of(_needed(raw, "state", where), STATES, f"{where}.state"),
         params=params,
         values=tuple(_finite(value, f"{where}.values") for value in values),
-        constraints=tuple(_number(value, f"{where}.constraints") for value in raw.get("constraints") or []),
+        constraints=tuple(_limit(value, f"{where}.constraints") for value in raw.get("constraints") or []),
         folder=str(raw.get("folder") or ""),
         worker=str(raw.get("worker") or ""),
         reason=str(raw.get("reason") or ""),
@@ -123,6 +123,12 @@ def _trial(raw: Any, objectives: int, where: str) -> Trial:
         stages=tuple(_stage(row, f"{where}.stages[{i}]") for i, row in enumerate(raw.get("stages") or [])),
         rungs=tuple(tuple(_finite(v, f"{where}.rungs") for v in rung) for rung in raw.get("rungs") or []),
     )
+
+
+def _limit(value: Any, where: str) -> float:
+    """A constraint; what is not finite is stored as null and counts as broken."""
+    found = _finite(value, where)
+    return math.inf if found is None else found
 
 
 def _curve(points: Any, where: str) -> tuple[tuple[float, float], ...]:

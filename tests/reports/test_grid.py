@@ -125,6 +125,16 @@ def test_error_bars_are_as_long_as_the_spread(small):
     assert len([mark for mark in drawn.iter("rect") if mark.get("class") == "control-band"]) == 2
 
 
+def test_many_settings_each_have_room_for_their_ticks(tmp_path):
+    grid = {"method": ["random", "taylor"], "width": list(range(14))}
+    trials = [({"method": m, "width": w}, (w + 1.0, 5)) for m in grid["method"] for w in grid["width"]]
+    study = study_of(tmp_path / "s", grid, *trials)
+    drawn = ElementTree.fromstring(error_bars.draw(study, settings(study), [0], "x"))
+    axes = [mark for mark in drawn.iter("line") if mark.get("class") == "axis"]
+    widths = [float(axis.get("x2")) - float(axis.get("x1")) for axis in axes]
+    assert len(widths) == 14 and widths == pytest.approx([error_bars.LEAST_PX] * 14)
+
+
 def test_the_page_is_one_whole_file_and_the_same_each_time(tmp_path):
     folder = make_grid(tmp_path / "s", unfinished=2)
     page = write_study(folder)

@@ -167,6 +167,13 @@ def test_a_value_that_is_not_finite_is_told(tmp_path):
     assert "1 ended without a finite value." in write_study(path).with_suffix(".md").read_text()
 
 
+def test_a_constraint_that_is_not_finite_is_broken(tmp_path):
+    trials = [TRIAL | {"number": n, "constraints": [-1.0, limit]} for n, limit in enumerate([0.0, None])]
+    read = read_study(written(tmp_path, trials=trials))
+    assert [trial.feasible for trial in read.trials] == [True, False]
+    assert [trial.number for trial in read.front] == [0]
+
+
 def test_a_damaged_run_folder_costs_its_pictures_only(tmp_path):
     folder = make_study(tmp_path, 60, pictures=2)
     broken = read_study(folder).front[0]

@@ -167,8 +167,9 @@ def test_a_link_to_a_trial_opens_it(tab, folder):
         [{"number": 3, "state": "complete", "params": {"x": 0.0}, "values": [1.0]}],
         [{"number": n, "state": "complete", "params": {"x": n}, "values": [5.0]} for n in range(3)],
         [{"number": 0, "state": "complete", "params": {"x": 1}, "values": [1.0], "constraints": [1.0]}],
+        [{"number": 0, "state": "pruned", "params": {"x": 1}, "started_utc": "2026-11-20T08:00:00Z", "wall_s": 0.0}],
     ],
-    ids=["none", "running", "one", "equal", "infeasible"],
+    ids=["none", "running", "one", "equal", "infeasible", "instant"],
 )
 def test_a_study_with_little_to_show_opens_without_an_error(tab, tmp_path, trials):
     parameters = [
@@ -179,6 +180,7 @@ def test_a_study_with_little_to_show_opens_without_an_error(tab, tmp_path, trial
     (tmp_path / "study.json").write_text(json.dumps(raw))
     tab.errors.clear()
     tab.open(write_study(tmp_path), READY)
+    assert not tab.value("[...document.querySelectorAll('svg')].some((drawing) => drawing.outerHTML.includes('NaN'))")
     assert tab.errors == []
 
 

@@ -5,7 +5,7 @@ function drawTimeline() {
   $("timeline").hidden = !timed.length;
   if (!timed.length) return;
   const spans = timed.map((row) => study.wall_s[row]).sort((a, b) => a - b);
-  const end = Math.max(...timed.map((row) => study.start_s[row] + study.wall_s[row])), usual = Math.max(spans[spans.length >> 1], 1e-6);
+  const end = Math.max(...timed.map((row) => study.start_s[row] + study.wall_s[row]), 1e-6), usual = Math.max(spans[spans.length >> 1], 1e-6);
   const width = Math.round(Math.min(24000, Math.max(1112, FIRST_X + 20 + (13 * end) / usual))), height = 40 + LANE * study.workers.length;
   const x = (s) => FIRST_X + ((width - FIRST_X - 20) * s) / end, drawing = canvas(width, height, "Trials by worker over time");
   const [unit, sign] = end < 600 ? [1, "s"] : end < 36000 ? [60, "min"] : [3600, "h"];
@@ -32,7 +32,7 @@ function blocks(timed, x) { // one path a stage and state, for thousands of elem
     if (study.states[study.state[row]] in whole) whole[study.states[study.state[row]]] += block(from, to);
     reused.forEach(([stage], i) => { found[stage] += block(from + strip * i, from + strip * (i + 1)); });
     let at = from + strip * reused.length;
-    const scale = (to - at) / Math.max(study.wall_s[row], computed.reduce((sum, stage) => sum + stage[2], 0));
+    const scale = (to - at) / Math.max(study.wall_s[row], computed.reduce((sum, stage) => sum + stage[2], 0), 1e-6);
     for (const [stage, , wall] of computed) made[stage] += block(at, (at += wall * scale));
   }
   const hatch = (i) => svg("pattern", { id: `hatch${i}`, width: 4, height: 4, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
