@@ -24,6 +24,23 @@ URL.createObjectURL = (blob) => { window.saved.push(blob); return made.call(URL,
 HTMLAnchorElement.prototype.click = () => {};
 """
 
+# Contrast of an element's colour with the page, after WCAG 2.2; marks need 3, text 4.5.
+CONTRAST = """
+(selector, property) => {
+  const node = document.querySelector(selector), style = getComputedStyle(node);
+  const paper = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d");
+  const light = (colour, alpha) => {
+    paper.globalAlpha = alpha;
+    paper.fillStyle = colour;
+    paper.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...paper.getImageData(0, 0, 1, 1).data].map((c) => ((c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.05 + 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const page = light(getComputedStyle(document.body).backgroundColor, 1), mark = light(style[property], Number(style.opacity));
+  return Math.max(page, mark) / Math.min(page, mark);
+}
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -79,6 +96,37 @@ def test_arrow_keys_walk_over_the_front_and_enter_opens_a_trial(tab, folder):
     )
     tab.press("Escape")
     assert tab.value("!trial.open && location.hash === ''")
+
+
+def test_the_focus_stays_in_the_window_at_either_end(tab):
+    for trial, button, back in (("#trial-118", "Next", "← Previous"), ("#trial-1", "Previous", "Next →")):
+        tab.value(f"location.hash = '{trial}'; location.reload()")
+        tab.wait(f"({READY}) && document.querySelector('dialog').open")
+        tab.value(f"[...document.querySelectorAll('.turn button')].find((b) => b.textContent.includes('{button}')).focus()")
+        tab.press("Enter")
+        assert tab.value("document.activeElement.textContent") == back
+        tab.press("Enter")
+        assert tab.value("document.querySelector('#trial-title').textContent") == f"Trial {trial.split('-')[1]}"
+        tab.press("Escape")
+    tab.value(WATCH)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_marks_and_text_stand_out_from_the_page(tab, theme):
+    tab.value(f"document.documentElement.dataset.theme = '{theme}'")
+    marks = ["#front-figure .dots.pale", *(f"#parallel-figure .shade{n}" for n in range(1, 7))]
+    found = [tab.value(f"({CONTRAST})('{mark}', 'stroke')") for mark in marks]
+    assert min(found) >= 3 and found[1:] == sorted(found[1:])  # the stronger, the better
+    tab.value("document.body.append(Object.assign(document.createElement('span'), {className: 'none'}))")
+    assert tab.value(f"({CONTRAST})('body > .none', 'color')") >= 4.5
+    tab.value("document.querySelector('body > .none').remove(); delete document.documentElement.dataset.theme")
+
+
+def test_a_thumbnail_s_verdict_is_more_than_a_colour(tab):
+    tab.value("document.querySelector('#front-figure .cursor').focus()")
+    tab.press(*["ArrowDown"] * 2)
+    shown = tab.value("[...document.querySelectorAll('#tip .thumbs span')].map((s) => [s.innerText, s.children[0].alt])")
+    assert shown and all((sign == "✓") == alt.endswith(": accepted") for sign, alt in shown)
 
 
 def test_an_axis_is_limited_by_keys_and_given_back(tab, folder):

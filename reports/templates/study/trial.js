@@ -6,13 +6,16 @@ const stateOf = (row) => joined([study.states[study.state[row]], !study.feasible
 const asked = (row) => parameters.filter((p) => p.values[row] != null);
 const list = (fields, row) => html("dl", {}, ...fields.map((f) => html("div", {}, html("dt", {}, f.label), html("dd", {}, show(f.values[row])))));
 
+const signOf = (picture) => html("b", { class: picture.ok ? "ok" : "no" }, picture.ok ? "✓" : "✗");
+
 function sentenceOf(row) {
   const figures = [...objectives, ...asked(row)].map((f) => `${f.label} ${show(f.values[row])}`);
   return `Trial ${study.number[row]}, ${stateOf(row)}: ${figures.join(", ")}.`;
 }
 
 function summaryOf(row) {
-  const pictures = (extraOf(row).pictures ?? []).map((p) => html("img", { src: p.src, alt: p.prompt, class: p.ok ? "right" : "wrong" }));
+  const pictures = (extraOf(row).pictures ?? []).map((p) => html("span", {},
+    html("img", { src: p.src, alt: `${p.prompt}: ${p.ok ? "accepted" : "refused"}`, class: p.ok ? "right" : "wrong" }), signOf(p)));
   const head = html("p", {}, html("b", {}, `Trial ${study.number[row]}`), ` ${stateOf(row)}`);
   return [head, list(objectives, row), list(asked(row), row), ...(pictures.length ? [html("p", { class: "thumbs" }, ...pictures)] : [])];
 }
@@ -41,10 +44,14 @@ function curveOf(row) {
 function openTrial(row) {
   hideTip();
   const box = $("trial"), extra = extraOf(row), part = (title, ...nodes) => [html("h3", {}, title), ...nodes];
-  const step = (by) => () => { openTrial(row + by); box.querySelectorAll("button")[by < 0 ? 0 : 1].focus(); };
+  const step = (by) => () => { // at either end the focus goes to the button that leads back
+    openTrial(row + by);
+    const [back, on] = box.querySelectorAll("button"), [same, other] = by < 0 ? [back, on] : [on, back];
+    (same.disabled ? other : same).focus();
+  };
   const end = (off) => (off ? { disabled: "" } : {});
   const pictures = (extra.pictures ?? []).map((p) => html("figure", {}, html("img", { src: p.src, alt: p.prompt }),
-    html("figcaption", {}, html("span", { class: p.ok ? "ok" : "no" }, p.ok ? "✓ " : "✗ "), p.prompt, html("small", {}, p.reason))));
+    html("figcaption", {}, signOf(p), " ", p.prompt, html("small", {}, p.reason))));
   box.replaceChildren(
     html("p", { class: "turn" }, control("← Previous", step(-1), end(row === 0)), control("Next →", step(1), end(row === rows.length - 1)),
       control("Close", () => box.close())),
