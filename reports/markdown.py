@@ -21,7 +21,9 @@ def render_markdown(run: Run) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; every column but the first is right-aligned. A cell of several lines becomes one."""
     lines = [list(header), ["---", *["---:"] * (len(header) - 1)], *(list(row) for row in rows)]
-    return "\n".join("| " + " | ".join(" ".join(cell.splitlines()).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(" ".join(cell.splitlines()).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
 
 
 def flow_table(run: Run) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from reports import plots_pruning, words
 from reports.layers import in_order
 from reports.markdown import table
-from reports.plots_pruning import Column
+from reports.plots_pruning import Cell, Column
 from reports.study import error_bars
 from reports.study.arms import (
     CONTROL,
@@ -26,6 +26,8 @@ from reports.study.arms import (
 )
 from reports.study.kept import kept_columns, merged
 from reports.study.record import Study
+
+Cells = list[str | float | None]  # a line of a figure's table
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,21 @@ class Line:
 
 @dataclass(frozen=True)
 class Bars:
-    """A figure of error bars: title, drawing, and (name, colour class) of each objective in it."""
+    """A figure of error bars: title, drawing, (name, colour class) of each objective in it, and its data as a table."""
 
     title: str
     drawing: Markup
     legend: list[tuple[str, str]]
+    rows: list[Cells]
+
+
+@dataclass(frozen=True)
+class Map:
+    """A heat map: title, drawing, and its data as a table."""
+
+    title: str
+    drawing: Markup
+    rows: list[Cells]
 
 
 @dataclass(frozen=True)
@@ -59,12 +71,13 @@ class Results:
     """A grid's arms by setting, and what stands out among them. `verdicts` is empty where no arm is the control."""
 
     telling: list[int]  # objectives that tell arms apart
+    rows: list[list[str]]  # all arms as one table, its header first
     header: list[str]
     tables: list[tuple[str, list[Line]]]
     verdicts: list[list[str]]
     bars: list[Bars]
     columns: list[Column]
-    heat: list[tuple[str, Markup]]
+    heat: list[Map]
     notes: tuple[str, ...]
     control: str = CONTROL
 
@@ -77,12 +90,13 @@ def results(study: Study) -> Results:
     telling = contested(study, found)
     return Results(
         telling=telling,
+        rows=grid_rows(study),
         header=_header(study),
         tables=[(setting.label, _lines(study, found, setting)) for setting in found],
         verdicts=_verdict_rows(told) if any(verdict.control for verdict in told) else [],
         bars=_bars(study, found),
         columns=columns,
-        heat=[(title, Markup(drawing)) for title, drawing in _heat(columns) if drawing],
+        heat=_heat(columns) if columns else [],
         notes=notes,
     )
 
@@ -143,17 +157,35 @@ def _bars(study: Study, found: Sequence[Setting]) -> list[Bars]:
         labels = [study.objectives[index].label for index in indices]
         title = words.capital(" and ".join(labels))
         drawing = Markup(error_bars.draw(study, found, indices, title))
-        figures.append(Bars(title, drawing, list(zip(labels, error_bars.COLOURS, strict=False))))
+        legend = list(zip(labels, error_bars.COLOURS, strict=False))
+        figures.append(Bars(title, drawing, legend, _bar_rows(study, found, indices)))
     return figures
 
 
-def _heat(columns: Sequence[Column]) -> list[tuple[str, str]]:
+def _bar_rows(study: Study, found: Sequence[Setting], indices: Sequence[int]) -> list[Cells]:
+    rows: list[Cells] = [["setting", "arm", "objective", "mean", "standard deviation", "n"]]
+    for setting in found:
+        for name, arm in setting.arms.items():
+            for index in indices:
+                told = study.objectives[index].label, arm.means[index], arm.spreads[index], len(arm.trials)
+                rows.append([setting.label, name, *told])
+    return rows
+
+
+def _heat(columns: Sequence[Column]) -> list[Map]:
     """The heat maps: shares of units, and of importance as each arm itself sees it, where the cards tell that."""
-    units = ("Share of units kept", plots_pruning.heat_map(merged(columns), "Share of units kept"))
-    if not any(cell.importance is not None for column in columns for cell in column.cells.values()):
-        return [units]
-    title = "Share of the importance kept, as each arm itself measures it"
-    return [units, (title, plots_pruning.heat_map(columns, title, lambda cell: cell.importance))]
+    found = [_map(merged(columns), "Share of units kept", lambda cell: cell.share)]
+    if any(cell.importance is not None for column in columns for cell in column.cells.values()):
+        title = "Share of the importance kept, as each arm itself measures it"
+        found.append(_map(columns, title, lambda cell: cell.importance))
+    return found
+
+
+def _map(columns: Sequence[Column], title: str, value: Callable[[Cell], float | None]) -> Map:
+    rows: list[Cells] = [["setting", "arm", "layer group", title]]
+    for column in columns:
+        rows += [[column.setting, column.name, group, value(cell)] for group, cell in column.cells.items()]
+    return Map(title, Markup(plots_pruning.heat_map(columns, title, value)), rows)
 
 
 def _kept_rows(columns: Sequence[Column]) -> Iterable[list[str]]:

@@ -14,7 +14,13 @@ def deployed(folder: Path) -> Path:
     """A study's folder with one trial on the phone, which has a page, and one that failed before it had."""
     stages = [{"folder": "90-deploy", "kind": "deploy", "metrics": {"nodes_on_htp_percent": 99.5}}]
     row = {"number": 0, "values": [0.5], "folder": "deployed/trial-0", "state": "deployed", "stages": stages}
-    failed = {"number": 1, "folder": "deployed/trial-1", "state": "failed", "reason": "one.\nDo x.\n\ntwo.", "stages": []}
+    failed = {
+        "number": 1,
+        "folder": "deployed/trial-1",
+        "state": "failed",
+        "reason": "one.\nDo x.\n\ntwo.",
+        "stages": [],
+    }
     (folder / INDEX).write_text(json.dumps({"top": None, "objectives": OBJECTIVES, "rows": [row, row | failed]}))
     trial = {"number": 0, "state": "complete", "params": {}, "values": [0.5]}
     (folder / "study.json").write_text(json.dumps({"objectives": OBJECTIVES, "parameters": [], "trials": [trial]}))

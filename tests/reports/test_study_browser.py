@@ -3,10 +3,12 @@
 import io
 import json
 import xml.etree.ElementTree as ElementTree
+from csv import reader
 
 import pytest
 from PIL import Image
 
+from reports.html import write_report
 from reports.study.comparison import write_comparison
 from reports.study.html import write_study
 from reports.study.read import read_study
@@ -33,10 +35,12 @@ CONTRAST = """
     paper.globalAlpha = alpha;
     paper.fillStyle = colour;
     paper.fillRect(0, 0, 1, 1);
-    const [r, g, b] = [...paper.getImageData(0, 0, 1, 1).data].map((c) => ((c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = [...paper.getImageData(0, 0, 1, 1).data].map((c) => linear(c / 255));
     return 0.05 + 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
-  const page = light(getComputedStyle(document.body).backgroundColor, 1), mark = light(style[property], Number(style.opacity));
+  const page = light(getComputedStyle(document.body).backgroundColor, 1);
+  const mark = light(style[property], Number(style.opacity));
   return Math.max(page, mark) / Math.min(page, mark);
 }
 """
@@ -102,7 +106,9 @@ def test_the_focus_stays_in_the_window_at_either_end(tab):
     for trial, button, back in (("#trial-118", "Next", "← Previous"), ("#trial-1", "Previous", "Next →")):
         tab.value(f"location.hash = '{trial}'; location.reload()")
         tab.wait(f"({READY}) && document.querySelector('dialog').open")
-        tab.value(f"[...document.querySelectorAll('.turn button')].find((b) => b.textContent.includes('{button}')).focus()")
+        tab.value(
+            f"[...document.querySelectorAll('.turn button')].find((b) => b.textContent.includes('{button}')).focus()"
+        )
         tab.press("Enter")
         assert tab.value("document.activeElement.textContent") == back
         tab.press("Enter")
@@ -125,7 +131,9 @@ def test_marks_and_text_stand_out_from_the_page(tab, theme):
 def test_a_thumbnail_s_verdict_is_more_than_a_colour(tab):
     tab.value("document.querySelector('#front-figure .cursor').focus()")
     tab.press(*["ArrowDown"] * 2)
-    shown = tab.value("[...document.querySelectorAll('#tip .thumbs span')].map((s) => [s.innerText, s.children[0].alt])")
+    shown = tab.value(
+        "[...document.querySelectorAll('#tip .thumbs span')].map((s) => [s.innerText, s.children[0].alt])"
+    )
     assert shown and all((sign == "✓") == alt.endswith(": accepted") for sign, alt in shown)
 
 
@@ -240,6 +248,9 @@ def test_a_comparison_opens_without_an_error(tab, tmp_path):
     tab.value(WATCH + "document.querySelector('#cost .downloads button').click()")
     (csv,) = tab.value("Promise.all(saved.map((blob) => blob.text()))")
     assert csv.splitlines()[0] == "Figure,first,second"
+    tab.value("saved.length = 0; document.querySelector('#scores-figure .downloads button').click()")
+    (csv,) = tab.value("Promise.all(saved.map((blob) => blob.text()))")
+    assert csv.splitlines()[0].startswith("Score,first,second") and len(csv.splitlines()) > 3
     assert tab.errors == []
 
 
@@ -252,4 +263,58 @@ def test_a_grid_s_page_draws_what_makes_sense_without_an_error(tab, tmp_path):
     assert tab.value("objective.selectedOptions[0].text") == "velocity error, pruned"  # all cost the same
     assert float(tab.value("getComputedStyle(document.querySelector('#settings .control-band')).opacity")) > 0.1
     assert tab.value("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.errors == []
+
+
+def test_a_grid_s_figures_and_tables_can_be_taken_along(tab, tmp_path):
+    tab.open(write_study(make_grid(tmp_path / "grid", ("random", "taylor"))), READY)
+    figures = "[...document.querySelectorAll('figure')].filter((figure) => figure.querySelector('svg'))"
+    offered = tab.value(
+        f"{figures}.map((f) => [...f.querySelectorAll('.downloads button')].map((b) => b.textContent).join())"
+    )
+    assert len(offered) > 5 and set(offered) == {"CSV,SVG,PNG"}
+    tab.value(
+        WATCH + "document.querySelectorAll('#settings .downloads button, #widths .downloads button').forEach("
+        "(button) => { if (button.textContent === 'CSV') button.click(); });"
+        "document.querySelector('#results .downloads button').click()"
+    )
+    *figures, results = tab.value("Promise.all(saved.map((blob) => blob.text()))")
+    assert figures[0].startswith("setting,arm,objective,mean,standard deviation,n\n") and ",taylor," in figures[0]
+    assert figures[-1].startswith('setting,arm,layer group,"Share of the importance kept')
+    assert len({len(row) for row in reader(io.StringIO(results))}) == 1 and results.startswith("method,budget_m,")
+    assert tab.errors == []
+
+
+def test_tables_of_a_ladder_and_the_curve_of_a_trial_can_be_taken_along(tab, tmp_path):
+    curve = [[100, 0.5], [200, 0.25]]
+    trials = [
+        {"number": n, "state": "complete", "params": {"x": n}, "values": [n], "rungs": [[n]], "intermediate": curve}
+        for n in range(3)
+    ]
+    parameters = [{"name": "x", "kind": "int", "low": 0, "high": 3}]
+    ladder = {"factor": 3, "rungs": [[{"label": "proxy", "stage": "a"}]]}
+    raw = {"objectives": [{"label": "e", "stage": "b"}], "parameters": parameters, "trials": trials, "ladder": ladder}
+    (tmp_path / "study.json").write_text(json.dumps(raw))
+    tab.open(write_study(tmp_path), READY)
+    tab.value(WATCH + "document.querySelectorAll('#ladder .downloads button').forEach((button) => button.click())")
+    tab.value("document.querySelector('[data-trial] button').click()")
+    tab.value("document.querySelector('dialog .downloads button').click()")
+    rungs, agreements, steps = tab.value("Promise.all(saved.map((blob) => blob.text()))")
+    assert rungs.splitlines() == ['Rung,By,"Reached by, trials"', "0,proxy of a,3", "top,e of b,3"]
+    assert agreements.startswith("Rung,Against,Objective,")
+    assert steps == "step,value\n100,0.5\n200,0.25\n"
+    tab.press("Escape")
+    assert tab.errors == []
+
+
+def test_a_run_s_drawings_can_be_taken_along(tab, tmp_path):
+    tab.open(write_report(make_run(tmp_path)))
+    tab.wait("document.querySelector('.downloads')")
+    figures = "[...document.querySelectorAll('figure')].filter((figure) => figure.querySelector('svg'))"
+    offered = tab.value(f"{figures}.map((f) => [...f.querySelectorAll('.downloads button')].map((b) => b.ariaLabel))")
+    assert len(offered) > 8 and all(len(labels) == 2 for labels in offered)
+    assert len({label for labels in offered for label in labels}) == 2 * len(offered)  # each has a name of its own
+    tab.value(WATCH + "document.querySelector('#training .downloads button').click()")
+    (drawing,) = tab.value("Promise.all(saved.map((blob) => blob.text()))")
+    assert ElementTree.fromstring(drawing).tag == "{http://www.w3.org/2000/svg}svg"
     assert tab.errors == []

@@ -61,16 +61,25 @@ async function savePng(name, drawing) {
   canvas.toBlob((blob) => save(`${name}.png`, blob));
 }
 
-function offer(parent, name, actions) {
+function downloads(name, actions) {
   const buttons = Object.entries(actions).map(([title, act]) => control(title, act, { "aria-label": `Download ${name} as ${title}` }));
-  parent.append(html("p", { class: "downloads" }, ...buttons));
+  return html("p", { class: "downloads" }, ...buttons);
 }
 
 function offerFigure(figure, name, rows) { // rows() gives what is drawn now; without it only the drawing is offered
-  const drawing = () => figure.querySelector(".plot svg");
-  offer(figure, name, {
+  const drawing = () => figure.querySelector("svg");
+  figure.append(downloads(name, {
     ...(rows && { CSV: () => saveCsv(name, rows()) }),
     SVG: () => save(`${name}.svg`, new Blob([standalone(drawing())], { type: "image/svg+xml" })),
     PNG: () => savePng(name, drawing()),
-  });
+  }));
+}
+
+const shown = (table) => table.dataset.rows ? JSON.parse(table.dataset.rows)
+  : [...table.rows].map((row) => [...row.cells].map((cell) => cell.innerText.replaceAll("\n", " ")));
+function offerNamed() { // tables and figures that the page itself holds and names; rows that it does not show stand in their data
+  for (const figure of document.querySelectorAll("figure[data-figure]"))
+    offerFigure(figure, figure.dataset.figure, figure.dataset.rows && (() => JSON.parse(figure.dataset.rows)));
+  for (const table of document.querySelectorAll("table[data-csv]"))
+    (table.closest(".scroll") ?? table).after(downloads(table.dataset.csv, { CSV: () => saveCsv(table.dataset.csv, shown(table)) }));
 }

@@ -26,6 +26,7 @@ const FILES = {
   volume: () => [["trial", "hypervolume_share"], ...study.covered],
 };
 for (const [name, made] of Object.entries(FILES)) if ($(`${name}-figure`)) offerFigure($(`${name}-figure`), name, made);
+offerNamed();
 $("wish").textContent = wish(chosen());
 
 const later = [...drawings.map((draw) => () => draw(chosen())), drawVolume, drawTimeline];

@@ -38,7 +38,9 @@ function curveOf(row) {
   const points = study.curve[row], field = (i) => ({ values: points.map((p) => p[i]), choices: [] });
   const x = scaleOf(field(0), 52, 500), y = scaleOf(field(1), 150, 12), drawing = canvas(520, 180, "Value by step");
   drawing.append(axes(x, y, [52, 12, 500, 150]), path("M" + points.map(([a, b]) => `${x(a)} ${y(b)}`).join("L"), "line s1"));
-  return html("figure", {}, html("figcaption", {}, "Value reported on the way, by step"), html("div", { class: "plot" }, drawing));
+  const figure = html("figure", {}, html("figcaption", {}, "Value reported on the way, by step"), html("div", { class: "plot" }, drawing));
+  offerFigure(figure, `trial-${study.number[row]}-curve`, () => [["step", "value"], ...points]);
+  return figure;
 }
 
 function openTrial(row) {
