@@ -39,6 +39,12 @@ KEYS = {
     "End": 35,
 }
 READY = "document.documentElement?.dataset.ready === 'yes'"  # what a study's page sets when all figures are drawn
+# What a download would save, as text: the page's own functions, which live in a module, are watched at the Blob.
+WATCH = """
+window.saved = []; const made = URL.createObjectURL;
+URL.createObjectURL = (blob) => { window.saved.push(blob); return made.call(URL, blob); };
+HTMLAnchorElement.prototype.click = () => {};
+"""
 LIMIT_S = 240.0  # for one answer, on a machine that does other work
 
 
