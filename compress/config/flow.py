@@ -76,7 +76,8 @@ class FlowConfig(_FlowBase):
     `foreground_weight` turns on the edited area's weight (UniWorld-V1's rule). `drop_source` blanks text and source
     together, for image guidance. `curated` trains on pictures of full size and plain wording only (SFT).
     `keep_edits` lets edits learn from the frozen parent's velocity instead of from data, which holds what the parent
-    can do and does not scatter: for a round that is there for generation.
+    can do and does not scatter: for a round that is there for generation. The distance to the teacher's velocities is
+    measured at the end where there is KD, or with `measure_error`.
     """
 
     kind: ClassVar[str] = "flow"
@@ -90,6 +91,7 @@ class FlowConfig(_FlowBase):
     drop_source: float = 0.05
     curated: bool = False
     keep_edits: bool = field(default=False, metadata={"absent_means": False})
+    measure_error: bool = field(default=False, metadata={"absent_means": False})
     guidance_text: float = 1.5
     guidance_edit_text: float = 1.5
     guidance_image: float = 1.0

@@ -220,5 +220,6 @@ def run(config: FlowConfig, ctx: StageContext) -> StageResult:
     """One stage of the student, from its parent's weights."""
     assert ctx.parent is not None
     system = DiffusionSystem.load(ctx.parent, ctx.device)
-    teacher = DiffusionSystem.load(ctx.teacher, ctx.device).unet if ctx.teacher and config.distill_weight else None
+    asked = config.distill_weight or config.measure_error
+    teacher = DiffusionSystem.load(ctx.teacher, ctx.device).unet if ctx.teacher and asked else None
     return train(config, ctx, system, teacher)

@@ -7,7 +7,7 @@ Hardware
     2 CPU cores; with --storage, as many machines as there are.
 
 Time
-    Not yet measured as a whole; a trial takes about 5 min of a core.
+    Not yet measured as a whole; a trial takes about 12 min of a core, 8 of them where grids are chosen by sensitivity.
 
 Expected
     Not yet measured. The space is the preset of compress/sweep/family.py, with up to 15 parameters a trial, some of
@@ -44,7 +44,7 @@ QUANTIZE = QuantizeConfig(generations=4, edits=0, autoencoder=False, score_image
 
 def sample(trial: optuna.Trial) -> Recipe:
     """Prune, recover, quantize."""
-    recovery = FlowConfig(name="t2i", steps=RECOVERY_STEPS, **FLOW, edit_share=0.0, drop_source=0.0)
+    recovery = FlowConfig(name="t2i", steps=RECOVERY_STEPS, **FLOW, edit_share=0.0, drop_source=0.0, measure_error=True)
     stages = (
         draw_student(trial, WIDEST, criteria=CRITERIA),
         draw_training(trial, recovery),

@@ -182,6 +182,17 @@ def test_the_error_against_the_teacher_is_zero_for_the_teacher_and_on_the_card_o
 
 
 @pytest.mark.slow
+def test_the_error_against_the_teacher_may_be_asked_for_where_nothing_is_learned_from_it(parent, tmp_path):
+    system = DiffusionSystem.load(parent)
+    system.with_unet(velocity_teacher(), system.sampling).save(tmp_path / "teacher")
+    alone = replace(CONFIG, distill_weight=0.0)
+    for asked in (False, True):
+        told = replace(context(tmp_path / str(asked), parent), teacher=tmp_path / "teacher")
+        result = flow.run(replace(alone, measure_error=asked), told)
+        assert ("velocity_mse" in result.metrics) == asked
+
+
+@pytest.mark.slow
 def test_the_log_has_a_row_for_each_report(parent, tmp_path):
     train(tmp_path / "a", parent, replace(CONFIG, log_every=4))
     (log,) = (tmp_path / "a").rglob("metrics.csv")
