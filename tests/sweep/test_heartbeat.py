@@ -140,7 +140,7 @@ def test_a_worker_killed_on_another_disk_is_replaced_through_the_proxy(
     url, command = f"grpc://127.0.0.1:{port}", [sys.executable, "-m", "compress.cli"]
     there, environment = tmp_path / "there", {**os.environ, "PYTHONPATH": str(ROOT)}
     there.mkdir()
-    write_recipe(there, steps=100, nap_s=0.2)
+    write_recipe(there, steps=30, nap_s=0.5)
     arguments = [*command, "sweep-server", "sqlite:///study.db", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as server:
         try:
@@ -149,7 +149,7 @@ def test_a_worker_killed_on_another_disk_is_replaced_through_the_proxy(
             with subprocess.Popen(arguments, cwd=there, env=environment, stderr=subprocess.DEVNULL) as victim:
                 wait_for(lambda: list(there.glob("runs/sweeps/naps/trial-*/logs/*/steps.csv")))
                 victim.send_signal(signal.SIGKILL)
-            here = sleeping_sweep("naps", steps=100)  # naps are no part of a key
+            here = sleeping_sweep("naps", steps=30)  # naps are no part of a key
             run_sweep(here, tmp_path / "here", 1, progress=LineProgress(io.StringIO()), storage=url)
             study = optuna.load_study(study_name="naps", storage=open_storage(url, tmp_path))
             first, second = study.trials
