@@ -7,7 +7,7 @@ Hardware
     2 CPU cores; with --storage, as many machines as there are.
 
 Time
-    Not yet measured as a whole; a trial takes about 12 min of a core, 8 of them where grids are chosen by sensitivity.
+    Not yet measured as a whole; one trial took 13 min of a core beside other work, 8 of them its grids by sensitivity.
 
 Expected
     Not yet measured. The space is the preset of compress/sweep/family.py, with up to 15 parameters a trial, some of
